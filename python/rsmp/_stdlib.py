@@ -1,0 +1,91 @@
+"""What rsmp borrows from the standard ``multiprocessing``: state, types and names. The only file that imports it.
+
+Libraries keep importing ``multiprocessing`` while the program imports rsmp, so the state of both is one: the current
+process, its children, the start method, the reducers, the finalizers, the resource tracker. Each rsmp module mirrors
+the standard module of the same name: a name that rsmp does not define itself is read from, written to and deleted
+from the standard module, so that a patch made on one side is seen on the other.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import multiprocessing.context
+import multiprocessing.process
+import multiprocessing.reduction
+import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any
+
+__all__ = ["load", "mirror", "package"]
+
+package = multiprocessing
+
+_loaded: dict[str, ModuleType] = {
+    "": multiprocessing,
+    "context": multiprocessing.context,
+    "process": multiprocessing.process,
+    "reduction": multiprocessing.reduction,
+}
+
+
+def load(name: str) -> ModuleType:
+    """Return the standard submodule ``name`` ("queues"), importing it when first asked for.
+
+    While rsmp stands in for ``multiprocessing`` (`rsmp.install`), ``sys.modules`` holds rsmp's modules under the
+    standard names; the standard ones are then loaded from their own files and kept here.
+    """
+    module = _loaded.get(name)
+    if module is not None:
+        return module
+    full = "multiprocessing." + name
+    if sys.modules.get("multiprocessing") is multiprocessing:
+        module = importlib.import_module(full)
+        return _loaded.setdefault(name, module)
+    existing = sys.modules.get(full)
+    if existing is not None and not existing.__name__.startswith("rsmp"):
+        return _loaded.setdefault(name, existing)
+    parent, _, _ = name.rpartition(".")
+    spec = PathFinder.find_spec(full, load(parent).__path__)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {full!r}", name=full)
+    module = importlib.util.module_from_spec(spec)
+    _loaded[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del _loaded[name]
+        raise
+    return module
+
+
+class _Mirror(ModuleType):
+    """A module whose unknown names are those of the standard module it mirrors."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        standard = self.__dict__["_standard"]
+        if name in self.__dict__ or name.startswith("__") or not hasattr(standard, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(standard, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__:
+            super().__delattr__(name)
+        else:
+            delattr(self.__dict__["_standard"], name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*self.__dict__, *dir(self.__dict__["_standard"])})
+
+
+def mirror(name: str) -> ModuleType:
+    """Make the rsmp module ``name`` mirror the standard one, which is returned."""
+    module = sys.modules[name]
+    standard = load(name.partition(".")[2])
+    module.__dict__["_standard"] = standard
+    if hasattr(standard, "__all__"):
+        module.__dict__["__all__"] = list(standard.__all__)
+    module.__class__ = _Mirror
+    return standard

@@ -1,0 +1,258 @@
+"""Contexts: one object per start method that makes everything else.
+
+Each context is a subclass of the standard one and makes rsmp's objects. The start method is one for both libraries:
+the default context here reads and writes the standard default context's choice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rsmp import _stdlib, process, reduction  # noqa: F401 (both are names of the standard module)
+
+_standard = _stdlib.mirror(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_standard, name)
+
+
+class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
+    """What every context can do; see `multiprocessing.context.BaseContext`."""
+
+    def Manager(self) -> Any:
+        """Return a started `rsmp.managers.SyncManager`."""
+        from rsmp.managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
+
+    def Pipe(self, duplex: bool = True) -> Any:
+        """Return two connected `rsmp.connection.Connection` objects."""
+        from rsmp.connection import Pipe
+
+        return Pipe(duplex)
+
+    def Lock(self) -> Any:
+        """Return a lock that any process or thread may release."""
+        from rsmp.synchronize import Lock
+
+        return Lock(ctx=self.get_context())
+
+    def RLock(self) -> Any:
+        """Return a lock that its holder may acquire again."""
+        from rsmp.synchronize import RLock
+
+        return RLock(ctx=self.get_context())
+
+    def Condition(self, lock: Any = None) -> Any:
+        """Return a condition variable on ``lock``, a new RLock by default."""
+        from rsmp.synchronize import Condition
+
+        return Condition(lock, ctx=self.get_context())
+
+    def Semaphore(self, value: int = 1) -> Any:
+        """Return a semaphore that starts at ``value``."""
+        from rsmp.synchronize import Semaphore
+
+        return Semaphore(value, ctx=self.get_context())
+
+    def BoundedSemaphore(self, value: int = 1) -> Any:
+        """Return a semaphore that never rises above ``value``."""
+        from rsmp.synchronize import BoundedSemaphore
+
+        return BoundedSemaphore(value, ctx=self.get_context())
+
+    def Event(self) -> Any:
+        """Return an event, not set."""
+        from rsmp.synchronize import Event
+
+        return Event(ctx=self.get_context())
+
+    def Barrier(self, parties: int, action: Any = None, timeout: float | None = None) -> Any:
+        """Return a barrier for ``parties`` processes or threads; ``timeout`` in seconds."""
+        from rsmp.synchronize import Barrier
+
+        return Barrier(parties, action, timeout, ctx=self.get_context())
+
+    def Queue(self, maxsize: int = 0) -> Any:
+        """Return a queue of at most ``maxsize`` items; zero or less is unbounded."""
+        from rsmp.queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize: int = 0) -> Any:
+        """Return a queue that counts unfinished items."""
+        from rsmp.queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self) -> Any:
+        """Return a queue without item bounds or timeouts."""
+        from rsmp.queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
+
+    def Pool(
+        self,
+        processes: int | None = None,
+        initializer: Any = None,
+        initargs: Any = (),
+        maxtasksperchild: int | None = None,
+    ) -> Any:
+        """Return a pool of ``processes`` worker processes."""
+        from rsmp.pool import Pool
+
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """Return a ctypes object in shared memory."""
+        from rsmp.sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        """Return a ctypes array in shared memory."""
+        from rsmp.sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        """Return a ctypes object in shared memory behind a lock."""
+        from rsmp.sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=lock, ctx=self.get_context())
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
+        """Return a ctypes array in shared memory behind a lock."""
+        from rsmp.sharedctypes import Array
+
+        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
+
+    def get_context(self, method: str | None = None) -> Any:
+        """Return the context for ``method`` ("fork", "spawn", "forkserver"), this one by default."""
+        if method is None:
+            return self
+        ctx = _concrete_contexts.get(method)
+        if ctx is None:
+            # Other libraries add their own start methods to the standard table.
+            return super().get_context(method)
+        ctx._check_available()
+        return ctx
+
+
+class Process(_standard.Process):  # type: ignore[name-defined,misc]
+    """A process started by the default context's start method."""
+
+    _start_method = None
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        return _default_context.get_context().Process._Popen(process_obj)
+
+    @staticmethod
+    def _after_fork() -> Any:
+        return _default_context.get_context().Process._after_fork()
+
+
+class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[name-defined,misc]
+    """The context behind the functions of the package; its choice is the standard default context's."""
+
+    Process = Process
+
+    def __init__(self, context: Any = None) -> None:
+        # The state lives in the standard default context.
+        del context
+
+    @property
+    def _default_context(self) -> Any:
+        return _ours(_standard._default_context._default_context)
+
+    @property
+    def _actual_context(self) -> Any:
+        return _ours(_standard._default_context._actual_context)
+
+    @_actual_context.setter
+    def _actual_context(self, context: Any) -> None:
+        _standard._default_context._actual_context = _theirs(context)
+
+    def get_context(self, method: str | None = None) -> Any:
+        """Return the context for ``method``, the one in use by default."""
+        if method is None:
+            return _standard.DefaultContext.get_context(self)
+        return BaseContext.get_context(self, method)
+
+
+class ForkProcess(_standard.ForkProcess):  # type: ignore[name-defined,misc]
+    """A process started by fork."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        from rsmp.popen_fork import Popen
+
+        return Popen(process_obj)
+
+
+class SpawnProcess(_standard.SpawnProcess):  # type: ignore[name-defined,misc]
+    """A process started as a fresh interpreter."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        from rsmp.popen_spawn_posix import Popen
+
+        return Popen(process_obj)
+
+
+class ForkServerProcess(_standard.ForkServerProcess):  # type: ignore[name-defined,misc]
+    """A process forked by the fork server."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        from rsmp.popen_forkserver import Popen
+
+        return Popen(process_obj)
+
+
+class ForkContext(BaseContext, _standard.ForkContext):  # type: ignore[name-defined,misc]
+    """The context of the "fork" start method."""
+
+    Process = ForkProcess
+
+
+class SpawnContext(BaseContext, _standard.SpawnContext):  # type: ignore[name-defined,misc]
+    """The context of the "spawn" start method."""
+
+    Process = SpawnProcess
+
+
+class ForkServerContext(BaseContext, _standard.ForkServerContext):  # type: ignore[name-defined,misc]
+    """The context of the "forkserver" start method."""
+
+    Process = ForkServerProcess
+
+
+_concrete_contexts: dict[str, Any] = {
+    "fork": ForkContext(),
+    "spawn": SpawnContext(),
+    "forkserver": ForkServerContext(),
+}
+_default_context = DefaultContext()
+
+
+def _ours(context: Any) -> Any:
+    """Return rsmp's counterpart of a standard context; others as they are."""
+    if context is None or _standard._concrete_contexts.get(context._name) is not context:
+        return context
+    return _concrete_contexts.get(context._name, context)
+
+
+def _theirs(context: Any) -> Any:
+    """Return the standard counterpart of one of rsmp's contexts; others as they are."""
+    if context is None or _concrete_contexts.get(context._name) is not context:
+        return context
+    return _standard._concrete_contexts.get(context._name, context)
+
+
+def _force_start_method(method: str) -> None:
+    _default_context._actual_context = _concrete_contexts[method]

@@ -1,0 +1,8 @@
+//! The atomics every other module names, so that a loom build can replace them in one place.
+
+#[cfg(not(rsmp_loom))]
+#[allow(clippy::disallowed_types)]
+pub use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+#[cfg(rsmp_loom)]
+pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};

@@ -1,0 +1,1 @@
+//! The connection's wire format.

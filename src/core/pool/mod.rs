@@ -1,0 +1,1 @@
+//! Task table, claims, chunking: state machines without I/O.

@@ -1,0 +1,1 @@
+//! The queue: a byte ring in shared memory, its commit and recovery protocol.

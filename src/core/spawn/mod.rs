@@ -1,0 +1,1 @@
+//! What to launch, launching, reaping, the fork server's protocol.

@@ -1,0 +1,31 @@
+//! File descriptors: event counters.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::EventfdFlags;
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// A new `eventfd(2)`, not readable.
+pub fn event() -> Result<OwnedFd> {
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| Error::os("create an event descriptor", errno))
+}
+
+/// Makes an event descriptor readable until `clear_event`.
+pub fn raise_event(event: impl AsFd) -> Result<()> {
+    match rustix::io::write(event, &1_u64.to_ne_bytes()) {
+        // AGAIN: the counter is at its maximum, so it is readable already.
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(errno) => Err(Error::os("raise an event descriptor", errno)),
+    }
+}
+
+/// Makes an event descriptor unreadable again.
+pub fn clear_event(event: impl AsFd) -> Result<()> {
+    match rustix::io::read(event, &mut [0_u8; 8]) {
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(errno) => Err(Error::os("clear an event descriptor", errno)),
+    }
+}

@@ -1,0 +1,107 @@
+//! Anonymous shared memory: `memfd_create(2)`, `mmap(2)`.
+//!
+//! # Safety
+//! A `Mapping` owns its address range until dropped and hands out raw pointers only: peers write the same pages, so no
+//! Rust reference to the bytes may exist. Words are reached as atomics (see `shm`).
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::error::{Error, Kind, Result};
+
+pub const PAGE: usize = 4096;
+
+/// A new memory file that can grow and never shrink.
+pub fn create(name: &str) -> Result<OwnedFd> {
+    let op = "create shared memory";
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know NOEXEC_SEAL.
+    let file = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+        other => other,
+    }
+    .map_err(|errno| Error::os(op, errno))?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK).map_err(|errno| Error::os(op, errno))?;
+    Ok(file)
+}
+
+/// Allocates `[offset, offset + len)` now, so that touching it later cannot fail with SIGBUS; grows the file to it.
+pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    let op = "allocate shared memory";
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), offset, len) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSPC | Errno::NOMEM) => Err(Error::new(op, Kind::OutOfMemory)),
+        Err(Errno::INTR) => Err(Error::os(op, Errno::INTR)),
+        Err(errno) => Err(Error::os(op, errno)),
+    }
+}
+
+/// Gives the pages of `[offset, offset + len)` back to the system; they read as zero afterwards.
+pub fn give_back(file: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+        .map_err(|errno| Error::os("give back shared memory", errno))
+}
+
+/// The size of a memory file in bytes.
+pub fn size(file: impl AsFd) -> Result<u64> {
+    rustix::fs::fstat(file)
+        .map(|stat| stat.st_size.unsigned_abs())
+        .map_err(|errno| Error::os("read the size of shared memory", errno))
+}
+
+/// A shared, writable mapping of the first `len` bytes of a memory file.
+///
+/// `len` may lie beyond the end of the file: the address range is then reserved, and becomes usable as the file grows.
+#[derive(Debug)]
+pub struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is memory that any thread may reach; what synchronises access to it lies with the structures
+// placed in it, which are written for concurrent processes.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; the methods only hand out addresses.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub fn new(file: impl AsFd, len: usize) -> Result<Self> {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: the kernel picks an unused range (null hint, no MAP_FIXED), so no existing memory is affected.
+        let base = unsafe { rustix::mm::mmap(ptr::null_mut(), len, prot, flags, file, 0) }
+            .map_err(|errno| Error::os("map shared memory", errno))?;
+        let base = NonNull::new(base.cast::<u8>())
+            .ok_or_else(|| Error::new("map shared memory", Kind::OutOfMemory))?;
+        Ok(Self { base, len })
+    }
+
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new` and nothing that borrows it outlives `self`. An error is not possible
+        // for a range that mmap returned, and there would be nobody to tell.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
+    }
+}

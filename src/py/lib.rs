@@ -1,0 +1,7 @@
+//! `rsmp._rsmp`: a table of contents. Each file serves the Python module of the same name.
+
+mod block;
+mod error;
+
+#[pyo3::pymodule(gil_used = false)]
+mod _rsmp {}
