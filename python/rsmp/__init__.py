@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 
 from rsmp import context, process, reduction
+from rsmp._install import install
 from rsmp.context import _default_context
 
 __all__ = [
@@ -103,12 +104,3 @@ if "__main__" in sys.modules:
     # Children find the parent's main module under this name.
     sys.modules["__mp_main__"] = sys.modules["__main__"]
 
-
-def install() -> None:
-    """Make every later ``import multiprocessing``, here and in children, mean rsmp.
-
-    Call it before anything imports ``multiprocessing``: modules that already bound the standard one keep it.
-    """
-    from rsmp._install import install as _install
-
-    _install()

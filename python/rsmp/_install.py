@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,7 @@ from rsmp import _stdlib
 __all__ = ["install", "installed"]
 
 
-class _Alias(MetaPathFinder, Loader):
+class _Alias:
     """Finds ``multiprocessing.x`` as the very module ``rsmp.x``."""
 
     def find_spec(
@@ -48,7 +47,10 @@ def installed() -> bool:
 
 
 def install() -> None:
-    """Put rsmp in the place of ``multiprocessing``; see `rsmp.install`."""
+    """Make every later ``import multiprocessing``, here and in children, mean rsmp.
+
+    Call it before anything imports ``multiprocessing``: a module that already bound the standard one keeps it.
+    """
     if installed():
         return
     for name, module in list(sys.modules.items()):
@@ -58,4 +60,5 @@ def install() -> None:
             del sys.modules[name]
             del module
     sys.modules["multiprocessing"] = sys.modules["rsmp"]
-    sys.meta_path.insert(0, _Alias())
+    finder: Any = _Alias()
+    sys.meta_path.insert(0, finder)

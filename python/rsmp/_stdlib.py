@@ -64,11 +64,11 @@ class _Mirror(ModuleType):
     """A module whose unknown names are those of the standard module it mirrors."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        standard = self.__dict__["_standard"]
-        if name in self.__dict__ or name.startswith("__") or not hasattr(standard, name):
+        submodule = isinstance(value, ModuleType) and value.__name__.startswith(self.__name__ + ".")
+        if name in self.__dict__ or name.startswith("__") or submodule:
             super().__setattr__(name, value)
         else:
-            setattr(standard, name, value)
+            setattr(self.__dict__["_standard"], name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self.__dict__:

@@ -38,9 +38,7 @@ impl Deadline {
     pub fn from_seconds(timeout: Option<f64>) -> Self {
         match timeout {
             None => Self::NEVER,
-            Some(seconds) if seconds > 0.0 => {
-                Duration::try_from_secs_f64(seconds).map_or(Self::NEVER, Self::after)
-            }
+            Some(seconds) if seconds > 0.0 => Duration::try_from_secs_f64(seconds).map_or(Self::NEVER, Self::after),
             Some(_) => Self::PASSED,
         }
     }

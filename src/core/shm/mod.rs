@@ -1,1 +1,3 @@
 //! Memory shared between processes: layouts, regions, the arena, slabs.
+
+pub mod region;

@@ -77,8 +77,7 @@ impl Mapping {
         // SAFETY: the kernel picks an unused range (null hint, no MAP_FIXED), so no existing memory is affected.
         let base = unsafe { rustix::mm::mmap(ptr::null_mut(), len, prot, flags, file, 0) }
             .map_err(|errno| Error::os("map shared memory", errno))?;
-        let base = NonNull::new(base.cast::<u8>())
-            .ok_or_else(|| Error::new("map shared memory", Kind::OutOfMemory))?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| Error::new("map shared memory", Kind::OutOfMemory))?;
         Ok(Self { base, len })
     }
 
