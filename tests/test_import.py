@@ -1,4 +1,7 @@
-def test_import():
+"""A smoke test that needs nothing but an import."""
+
+
+def test_import() -> None:
     import multiprocessing
 
     import rsmp

@@ -1,0 +1,71 @@
+"""The harness: which library is under test, a context per start method, a check that nothing is left over.
+
+``pytest tests --mp=rsmp`` (the default) or ``--mp=multiprocessing``, the oracle, or any other module with that API.
+"""
+
+import importlib
+import os
+import signal
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import leaks
+
+START_METHODS = ("fork", "spawn", "forkserver")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mp", default="rsmp", metavar="MODULE", help="the library under test (default: rsmp)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # In the environment, and before anything starts the fork server: children ask for it too (under_test.py).
+    os.environ["RSMP_UNDER_TEST"] = config.getoption("--mp")
+    config.addinivalue_line("markers", "rsmp_only(reason): what the standard library does not promise, or gets wrong")
+    config.addinivalue_line("markers", "may_leave(reason): the test leaves something behind on purpose")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--mp") != "multiprocessing":
+        return
+    for item in items:
+        for mark in item.iter_markers("rsmp_only"):
+            item.add_marker(pytest.mark.skip(reason=f"rsmp only: {mark.args[0]}"))
+
+
+@pytest.fixture(scope="session")
+def mp(pytestconfig: pytest.Config) -> ModuleType:
+    """The library under test."""
+    return importlib.import_module(pytestconfig.getoption("--mp"))
+
+
+@pytest.fixture(params=START_METHODS)
+def ctx(request: pytest.FixtureRequest, mp: ModuleType) -> Any:
+    """A context of the library under test, one test per start method."""
+    return mp.get_context(request.param)
+
+
+@pytest.fixture(scope="session")
+def _helpers(mp: ModuleType) -> None:
+    """Start what lives as long as the program, so that no test is blamed for it."""
+    importlib.import_module(f"{mp.__name__}.resource_tracker").ensure_running()
+    importlib.import_module(f"{mp.__name__}.forkserver").ensure_running()
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing(request: pytest.FixtureRequest, _helpers: None) -> Iterator[None]:
+    """Fail a test that leaves a process, a thread, a descriptor or a name in /dev/shm; end the processes."""
+    before = leaks.Holdings.now()
+    yield
+    found = leaks.left_over(before)
+    for pid in leaks.Holdings.now().processes.keys() - before.processes.keys():
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+    if found and request.node.get_closest_marker("may_leave") is None:
+        pytest.fail("left over:\n  " + "\n  ".join(found), pytrace=False)
