@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import sys
 
-from rsmp import context, process, reduction
-from rsmp._install import install
+from rsmp import context as context
+from rsmp import process as process
+from rsmp import reduction as reduction
+from rsmp._install import install as install
 from rsmp.context import _default_context
 
 __all__ = [
@@ -62,7 +64,7 @@ SUBWARNING = 25
 Process = _default_context.Process
 ProcessError = _default_context.ProcessError
 BufferTooShort = _default_context.BufferTooShort
-TimeoutError = _default_context.TimeoutError  # noqa: A001 (the standard name)
+TimeoutError = _default_context.TimeoutError
 AuthenticationError = _default_context.AuthenticationError
 reducer = _default_context.reducer
 
@@ -103,4 +105,3 @@ Value = _default_context.Value
 if "__main__" in sys.modules:
     # Children find the parent's main module under this name.
     sys.modules["__mp_main__"] = sys.modules["__main__"]
-

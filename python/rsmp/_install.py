@@ -22,7 +22,8 @@ class _Alias:
     ) -> ModuleSpec | None:
         if not fullname.startswith("multiprocessing."):
             return None
-        return ModuleSpec(fullname, self)
+        loader: Any = self
+        return ModuleSpec(fullname, loader)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         name = "rsmp" + spec.name.removeprefix("multiprocessing")

@@ -15,10 +15,10 @@ import multiprocessing.process
 import multiprocessing.reduction
 import sys
 from importlib.machinery import PathFinder
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["load", "mirror", "package"]
+__all__ = ["load", "mirror", "package", "unannotate"]
 
 package = multiprocessing
 
@@ -86,6 +86,27 @@ def mirror(name: str) -> ModuleType:
     standard = load(name.partition(".")[2])
     module.__dict__["_standard"] = standard
     if hasattr(standard, "__all__"):
-        module.__dict__["__all__"] = list(standard.__all__)
+        module.__dict__["__all__"] = standard.__all__[:]
     module.__class__ = _Mirror
     return standard
+
+
+def unannotate(name: str) -> None:
+    """Show the functions and methods of module ``name`` with the standard signatures; its last line calls this.
+
+    The annotations are there for the reader and the checker of rsmp itself. At run time ``inspect.signature`` gives
+    what it gives for the standard function; users' checkers read the stubs.
+    """
+    for value in list(vars(sys.modules[name]).values()):
+        if getattr(value, "__module__", None) == name:
+            for member in list(vars(value).values()) if isinstance(value, type) else [value]:
+                _unannotate(member)
+
+
+def _unannotate(member: Any) -> None:
+    if isinstance(member, property):
+        for accessor in (member.fget, member.fset, member.fdel):
+            _unannotate(accessor)
+    function = getattr(member, "__func__", getattr(member, "__wrapped__", member))
+    if isinstance(function, FunctionType):
+        function.__annotations__ = {}

@@ -6,6 +6,9 @@ the default context here reads and writes the standard default context's choice.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from types import GenericAlias, MethodType
 from typing import Any
 
 from rsmp import _stdlib, process, reduction  # noqa: F401 (both are names of the standard module)
@@ -15,6 +18,59 @@ _standard = _stdlib.mirror(__name__)
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+class _Alias(GenericAlias):
+    """``ctx.Queue[int]``: an alias of the class, for annotations, that makes the object when called."""
+
+    __slots__ = ("_make",)
+    _make: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Plain attribute access on an alias reads from the class.
+        return object.__getattribute__(self, "_make")(*args, **kwargs)
+
+
+class _Maker:
+    """A context's method bound to it that can also be subscripted: ``ctx.Queue(10)``, ``ctx.Queue[int]``."""
+
+    def __init__(self, function: Callable[..., Any], context: Any) -> None:
+        functools.update_wrapper(self, function)
+        self.__self__ = context
+        self.__func__ = function
+        self.__wrapped__ = MethodType(function, context)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def __getitem__(self, item: Any) -> Any:
+        from rsmp import queues
+
+        alias = _Alias(getattr(queues, self.__func__.__name__), item)
+        alias._make = self.__wrapped__
+        return alias
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Maker) and self.__wrapped__ == other.__wrapped__
+
+    def __hash__(self) -> int:
+        return hash(self.__wrapped__)
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.__self__, self.__func__.__name__)
+
+
+class _Subscriptable:
+    """Decorates a context's method that makes objects of a generic class."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__wrapped__ = function
+
+    def __get__(self, context: Any, owner: type) -> Callable[..., Any]:
+        return self.__wrapped__ if context is None else _Maker(self.__wrapped__, context)
 
 
 class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
@@ -76,18 +132,21 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
 
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
+    @_Subscriptable
     def Queue(self, maxsize: int = 0) -> Any:
         """Return a queue of at most ``maxsize`` items; zero or less is unbounded."""
         from rsmp.queues import Queue
 
         return Queue(maxsize, ctx=self.get_context())
 
+    @_Subscriptable
     def JoinableQueue(self, maxsize: int = 0) -> Any:
         """Return a queue that counts unfinished items."""
         from rsmp.queues import JoinableQueue
 
         return JoinableQueue(maxsize, ctx=self.get_context())
 
+    @_Subscriptable
     def SimpleQueue(self) -> Any:
         """Return a queue without item bounds or timeouts."""
         from rsmp.queues import SimpleQueue
@@ -161,7 +220,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
 
     Process = Process
 
-    def __init__(self, context: Any = None) -> None:
+    def __init__(self, context: Any) -> None:
         # The state lives in the standard default context.
         del context
 
@@ -237,7 +296,7 @@ _concrete_contexts: dict[str, Any] = {
     "spawn": SpawnContext(),
     "forkserver": ForkServerContext(),
 }
-_default_context = DefaultContext()
+_default_context = DefaultContext(None)
 
 
 def _ours(context: Any) -> Any:
@@ -249,10 +308,14 @@ def _ours(context: Any) -> Any:
 
 def _theirs(context: Any) -> Any:
     """Return the standard counterpart of one of rsmp's contexts; others as they are."""
-    if context is None or _concrete_contexts.get(context._name) is not context:
+    name: Any = getattr(context, "_name", None)
+    if _concrete_contexts.get(name) is not context:
         return context
-    return _standard._concrete_contexts.get(context._name, context)
+    return _standard._concrete_contexts.get(name, context)
 
 
 def _force_start_method(method: str) -> None:
     _default_context._actual_context = _concrete_contexts[method]
+
+
+_stdlib.unannotate(__name__)

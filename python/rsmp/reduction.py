@@ -19,9 +19,7 @@ def share_descriptor(descriptor: int) -> Any:
     To a process that is being started, each descriptor goes once however many objects share it (one arena holds every
     lock), and ``detach()`` then gives the same number each time: the receiver keeps track of what it owns.
     """
-    from rsmp.context import get_spawning_popen
-
-    popen = get_spawning_popen()
+    popen = _stdlib.load("context").get_spawning_popen()
     if popen is None:
         return _standard.DupFd(descriptor)
     shared: dict[int, Any] = popen.__dict__.setdefault("_shared_descriptors", {})
