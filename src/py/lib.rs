@@ -2,6 +2,7 @@
 
 mod block;
 mod error;
+mod pickle;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _rsmp {}

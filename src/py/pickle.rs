@@ -1,0 +1,196 @@
+//! The one place that serialises: the interpreter's C pickler with the standard `ForkingPickler`'s reducers.
+//!
+//! `ForkingPickler` copies two dispatch tables for every message, in Python. Here the picklers are kept and reused, and
+//! their dispatch table looks into the very dictionaries `ForkingPickler` reads, so a reducer registered at any time, on
+//! either library, counts at once. A program that puts its own class in the place of `ForkingPickler`
+//! (`context.reducer = ...`) or patches its methods gets that class called instead.
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyType};
+use pyo3::{buffer::PyBuffer, intern};
+
+/// Picklers kept for reuse: as many as messages are being pickled at one time, re-entrant ones included.
+const KEPT: usize = 8;
+
+/// Output of this size is written straight into the pickler's own buffer; more than this is not kept between messages.
+const KEPT_BYTES: usize = 1 << 20;
+
+static IDLE: Mutex<Vec<Machine>> = Mutex::new(Vec::new());
+static STANDARD: PyOnceLock<Standard> = PyOnceLock::new();
+
+/// What `ForkingPickler` was when rsmp was loaded.
+struct Standard {
+    /// `multiprocessing.context`, whose name `reduction` a program may replace.
+    context: Py<PyAny>,
+    class: Py<PyType>,
+    /// The class's own `__init__`, `dumps` and `loads`.
+    methods: [Py<PyAny>; 3],
+    reducers: Py<Reducers>,
+    pickler: Py<PyAny>,
+    protocol: Py<PyAny>,
+    loads: Py<PyAny>,
+}
+
+/// A C pickler, the file it writes to and its two methods.
+struct Machine {
+    sink: Py<Sink>,
+    dump: Py<PyAny>,
+    clear_memo: Py<PyAny>,
+}
+
+/// The file a pickler writes to.
+#[pyclass(module = "rsmp._rsmp")]
+struct Sink {
+    bytes: Vec<u8>,
+}
+
+#[pymethods]
+impl Sink {
+    fn write(&mut self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Ok(bytes) = data.cast_exact::<PyBytes>() {
+            self.bytes.extend_from_slice(bytes.as_bytes());
+            return Ok(());
+        }
+        let buffer = PyBuffer::<u8>::get(data)?;
+        let start = self.bytes.len();
+        self.bytes.resize(start + buffer.len_bytes(), 0);
+        buffer.copy_to_slice(data.py(), &mut self.bytes[start..])
+    }
+}
+
+/// The dispatch table of every pickler: `ForkingPickler`'s reducers over those of `copyreg`.
+#[pyclass(frozen, module = "rsmp._rsmp")]
+struct Reducers {
+    extra: Py<PyDict>,
+    copyreg: Py<PyDict>,
+}
+
+#[pymethods]
+impl Reducers {
+    fn __getitem__<'py>(&self, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = class.py();
+        for table in [&self.extra, &self.copyreg] {
+            if let Some(reducer) = table.bind(py).get_item(class)? {
+                return Ok(reducer);
+            }
+        }
+        Err(PyKeyError::new_err(class.clone().unbind()))
+    }
+}
+
+/// Appends the pickle of `object` to `out`; when it raises, `out` is as before.
+pub(crate) fn dumps(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    let py = object.py();
+    let standard = standard(py)?;
+    let start = out.len();
+    if let Some(class) = standard.replaced(py)? {
+        let pickled = class.call_method1(intern!(py, "dumps"), (object,))?;
+        let buffer = PyBuffer::<u8>::get(&pickled)?;
+        out.resize(start + buffer.len_bytes(), 0);
+        return buffer.copy_to_slice(py, &mut out[start..]);
+    }
+    // `try_lock`: a fork may have copied the lock while another thread held it.
+    let idle = IDLE.try_lock().and_then(|mut idle| idle.pop());
+    let machine = match idle {
+        Some(machine) => machine,
+        None => standard.machine(py)?,
+    };
+    std::mem::swap(&mut machine.sink.borrow_mut(py).bytes, out);
+    let dumped = machine.dump.bind(py).call1((object,));
+    std::mem::swap(&mut machine.sink.borrow_mut(py).bytes, out);
+    if let Err(error) = dumped {
+        // The pickler is thrown away too: its frame may be half written.
+        out.truncate(start);
+        return Err(error);
+    }
+    machine.clear_memo.bind(py).call0()?;
+    if let Some(mut idle) = IDLE.try_lock()
+        && idle.len() < KEPT
+    {
+        idle.push(machine);
+    }
+    Ok(())
+}
+
+/// The object that `data` is the pickle of.
+pub(crate) fn loads<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    loads_from(&PyBytes::new(py, data))
+}
+
+/// As `loads`, from any object with the buffer protocol; it is let go of when this returns.
+pub(crate) fn loads_from<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = data.py();
+    let standard = standard(py)?;
+    match standard.replaced(py)? {
+        Some(class) => class.call_method1(intern!(py, "loads"), (data,)),
+        None => standard.loads.bind(py).call1((data,)),
+    }
+}
+
+/// Forgets the scratch space of a message that was unusually large.
+pub(crate) fn recycle(scratch: &mut Vec<u8>) {
+    scratch.clear();
+    scratch.shrink_to(KEPT_BYTES);
+}
+
+fn standard(py: Python<'_>) -> PyResult<&Standard> {
+    STANDARD.get_or_try_init(py, || Standard::load(py))
+}
+
+const METHODS: [&str; 3] = ["__init__", "dumps", "loads"];
+
+impl Standard {
+    fn load(py: Python<'_>) -> PyResult<Self> {
+        let load = py.import("rsmp._stdlib")?.getattr("load")?;
+        let class = load.call1(("reduction",))?.getattr("ForkingPickler")?.cast_into::<PyType>()?;
+        let pickle = py.import("pickle")?;
+        let methods = own_methods(&class)?.map(Bound::unbind);
+        let reducers = Reducers {
+            extra: class.getattr("_extra_reducers")?.cast_into::<PyDict>()?.unbind(),
+            copyreg: class.getattr("_copyreg_dispatch_table")?.cast_into::<PyDict>()?.unbind(),
+        };
+        Ok(Self {
+            context: load.call1(("context",))?.unbind(),
+            class: class.unbind(),
+            methods,
+            reducers: Py::new(py, reducers)?,
+            pickler: py.import("_pickle")?.getattr("Pickler")?.unbind(),
+            protocol: pickle.getattr("DEFAULT_PROTOCOL")?.unbind(),
+            loads: pickle.getattr("loads")?.unbind(),
+        })
+    }
+
+    /// The class that stands in the place of `ForkingPickler`, if it is not the one this file reproduces.
+    fn replaced<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let reduction = self.context.bind(py).getattr(intern!(py, "reduction"))?;
+        let class = reduction.getattr(intern!(py, "ForkingPickler"))?;
+        if class.is(&self.class) {
+            let methods = own_methods(self.class.bind(py))?;
+            if methods.iter().zip(&self.methods).all(|(now, then)| now.is(then)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(class))
+    }
+
+    fn machine(&self, py: Python<'_>) -> PyResult<Machine> {
+        let sink = Bound::new(py, Sink { bytes: Vec::new() })?;
+        let pickler = self.pickler.bind(py).call1((&sink, &self.protocol))?;
+        pickler.setattr(intern!(py, "dispatch_table"), &self.reducers)?;
+        Ok(Machine {
+            dump: pickler.getattr(intern!(py, "dump"))?.unbind(),
+            clear_memo: pickler.getattr(intern!(py, "clear_memo"))?.unbind(),
+            sink: sink.unbind(),
+        })
+    }
+}
+
+/// The class's `__init__`, `dumps` and `loads` as they lie in its dictionary, unbound.
+fn own_methods<'py>(class: &Bound<'py, PyType>) -> PyResult<[Bound<'py, PyAny>; 3]> {
+    let names = class.getattr(intern!(class.py(), "__dict__"))?;
+    let [init, dumps, loads] = METHODS;
+    Ok([names.get_item(init)?, names.get_item(dumps)?, names.get_item(loads)?])
+}
