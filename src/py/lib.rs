@@ -3,6 +3,12 @@
 mod block;
 mod error;
 mod pickle;
+mod shared_memory;
 
 #[pyo3::pymodule(gil_used = false)]
-mod _rsmp {}
+mod _rsmp {
+    #[pymodule_export]
+    use super::shared_memory::Segment;
+    #[pymodule_export]
+    use super::shared_memory::ShareableList;
+}

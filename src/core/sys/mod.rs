@@ -4,3 +4,4 @@ pub mod descriptor;
 pub mod futex;
 pub mod memory;
 pub mod robust;
+pub mod segment;
