@@ -2,19 +2,35 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := 'maturin>=1.9,<2' mypy numpy pytest pytest-timeout ruff
 
-.PHONY: help develop demo test
+.PHONY: help develop demo test test-all bench lint clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(BIN)/maturin:
+$(BIN)/.ready: Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet 'maturin>=1.9,<2' mypy numpy pytest pytest-timeout ruff
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TOOLS)
+	@touch $@
 
-develop: $(BIN)/maturin ## build the extension into .venv (release)
-	PATH=$(abspath $(BIN)):$$PATH VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+develop: $(BIN)/.ready ## build the extension into .venv (optimised)
+	@PATH=$(abspath $(BIN)):$$PATH VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 
-test: develop ## everything: cargo tests, Python tests, the interpreter's own
-	cargo test --quiet
-	$(BIN)/python -m pytest -q tests
+demo: develop ## run the examples on multiprocessing and on rsmp, compare outputs and times
+	@$(BIN)/python tools/demo.py
+
+test: develop ## everything: lint, cargo tests, Python tests, the interpreter's own
+	@$(BIN)/python tools/test.py
+
+test-all: develop ## the same with every supported interpreter on this machine
+	@$(BIN)/python tools/test_all.py
+
+bench: develop ## side by side with the standard library
+	@$(BIN)/python benches/run.py
+
+lint: $(BIN)/.ready ## format and lint only
+	@$(BIN)/python tools/test.py --only lint
+
+clean: ## remove what was built and installed
+	rm -rf $(VENV) .venv-* target python/rsmp/*.so
