@@ -1,9 +1,48 @@
 """The engine, `rsmp._rsmp`: what the modules of the package build on."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from typing_extensions import Buffer
+
+# heap
+
+class Block(Buffer):
+    """Anonymous shared memory."""
+
+    def __new__(cls, len: int) -> Self: ...
+    @classmethod
+    def attach(cls, descriptor: int, len: int) -> Self: ...
+    def fileno(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def memory_file(size: int) -> int: ...
+
+# sharedctypes
+
+class SynchronizedBase:
+    """A ctypes object and its lock."""
+
+    def _bind(self, object: Any, lock: Any, code: str | None, address: int, count: int) -> None: ...
+    @property
+    def _obj(self) -> Any: ...
+    @property
+    def _lock(self) -> Any: ...
+    def get_obj(self) -> Any: ...
+    def get_lock(self) -> Any: ...
+
+class Synchronized(SynchronizedBase):
+    """A simple ctypes object and its lock."""
+
+    value: Any
+
+class SynchronizedArray(SynchronizedBase):
+    """A ctypes array and its lock."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any) -> Any: ...
+    def __setitem__(self, index: Any, value: Any) -> None: ...
 
 # shared_memory
 

@@ -1,13 +1,95 @@
-"""Blocks of shared memory for `sharedctypes`."""
+"""Blocks of shared memory for `sharedctypes`.
+
+All of it is anonymous: memory files that go with the last process that maps them, where the standard module makes and
+unlinks files in /dev/shm. `Block` is what `sharedctypes` allocates; `Heap` and `BufferWrapper` are the standard
+allocator, its bookkeeping included, over such arenas.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
+import weakref
 from typing import Any
 
-from rsmp import _stdlib
+from rsmp import _rsmp, _stdlib
+from rsmp.reduction import share_descriptor
 
 _standard = _stdlib.mirror(__name__)
 
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+_received: weakref.WeakValueDictionary[int, Block] = weakref.WeakValueDictionary()
+"""The blocks that came with this process's start, by the descriptor they came with."""
+
+
+class Block(_rsmp.Block):
+    """Shared memory of any size; picklable only while a process is started."""
+
+    def create_memoryview(self) -> memoryview:
+        """Return a view of the block, as `BufferWrapper` does."""
+        return memoryview(self)
+
+    def __reduce__(self) -> Any:
+        _standard.assert_spawning(self)
+        return _attach, (share_descriptor(self.fileno()), len(self))
+
+
+def _attach(shared: Any, size: int) -> Block:
+    descriptor = shared.detach()
+    block = _received.get(descriptor)
+    if block is None:
+        block = _received[descriptor] = Block.attach(descriptor, size)
+    return block
+
+
+class Arena(_standard.Arena):  # type: ignore[name-defined,misc]
+    """An area that a `Heap` cuts blocks from: a memory file and its mapping, ``buffer``."""
+
+    def __init__(self, size: int, fd: int = -1) -> None:
+        """Make an area of ``size`` bytes, or map the one behind ``fd``."""
+        self.size = size
+        self.fd = fd
+        if fd == -1:
+            self.fd = _rsmp.memory_file(size)
+            _standard.util.Finalize(self, os.close, (self.fd,))
+        self.buffer = mmap.mmap(self.fd, size)
+
+
+def _reduce_arena(arena: Arena) -> Any:
+    return _rebuild_arena, (arena.size, share_descriptor(arena.fd))
+
+
+def _rebuild_arena(size: int, shared: Any) -> Arena:
+    return Arena(size, shared.detach())
+
+
+_standard.reduction.register(Arena, _reduce_arena)
+
+
+class Heap(_standard.Heap):  # type: ignore[name-defined,misc]
+    """The standard allocator over `Arena`."""
+
+    def _new_arena(self, size: int) -> tuple[Arena, int, int]:
+        length = self._roundup(max(self._size, size), mmap.PAGESIZE)
+        if self._size < self._DOUBLE_ARENA_SIZE_UNTIL:
+            self._size *= 2
+        _standard.util.info("allocating a new mmap of length %d", length)
+        arena = Arena(length)
+        self._arenas.append(arena)
+        return arena, 0, length
+
+
+class BufferWrapper(_standard.BufferWrapper):  # type: ignore[name-defined,misc]
+    """A block of ``size`` bytes from ``BufferWrapper._heap``."""
+
+    _heap = Heap()
+
+    def __init__(self, size: int) -> None:
+        heap = BufferWrapper._heap
+        block = heap.malloc(size)
+        self._state = (block, size)
+        _standard.util.Finalize(self, heap.free, args=(block,))

@@ -1,0 +1,199 @@
+//! The numbers in a ctypes object's memory, to and from Python objects.
+//!
+//! # Safety
+//! A `Cells` holds the address of a ctypes object's memory. Its owner keeps the object alive, and `rsmp.sharedctypes`
+//! gives the address only of objects that are of a plain ctypes type and do not own their memory, which ctypes therefore
+//! cannot move. Peers write the same bytes: they are only copied, through raw pointers.
+#![allow(unsafe_code)]
+
+use core::ptr;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PySlice};
+
+/// One number, or several of them side by side.
+pub(crate) struct Cells {
+    base: *mut u8,
+    count: usize,
+    kind: Kind,
+}
+
+// SAFETY: the address is that of memory shared between processes, which threads may share as well.
+unsafe impl Send for Cells {}
+// SAFETY: as above.
+unsafe impl Sync for Cells {}
+
+/// The ctypes types whose values are read and written here.
+#[derive(Clone, Copy)]
+enum Kind {
+    I8,
+    U8,
+    I16,
+    U16,
+    I32,
+    U32,
+    I64,
+    U64,
+    F32,
+    F64,
+    Bool,
+    Char,
+}
+
+impl Kind {
+    /// By the `_type_` of the ctypes type.
+    fn of(code: &str) -> Option<Self> {
+        Some(match code {
+            "b" => Self::I8,
+            "B" => Self::U8,
+            "h" => Self::I16,
+            "H" => Self::U16,
+            "i" => Self::I32,
+            "I" => Self::U32,
+            "l" | "q" => Self::I64,
+            "L" | "Q" => Self::U64,
+            "f" => Self::F32,
+            "d" => Self::F64,
+            "?" => Self::Bool,
+            "c" => Self::Char,
+            _ => return None,
+        })
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 | Self::Bool | Self::Char => 1,
+            Self::I16 | Self::U16 => 2,
+            Self::I32 | Self::U32 | Self::F32 => 4,
+            Self::I64 | Self::U64 | Self::F64 => 8,
+        }
+    }
+}
+
+impl Cells {
+    /// `count` numbers of the type with this `code` at `address`; `None` if the type is not one of those known here.
+    pub(crate) fn new(code: &str, address: usize, count: usize) -> Option<Self> {
+        Some(Self { base: ptr::with_exposed_provenance_mut(address), count, kind: Kind::of(code)? })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    #[inline]
+    fn address(&self, index: usize) -> Option<*mut u8> {
+        // SAFETY: inside the object, whose memory holds `count` numbers of this size.
+        (index < self.count).then(|| unsafe { self.base.add(index * self.kind.size()) })
+    }
+
+    #[inline]
+    fn read<T: Copy>(address: *mut u8) -> T {
+        // SAFETY: callers pass what `address` returned and the type of the kind, all of whose bit patterns are valid.
+        unsafe { ptr::read_unaligned(address.cast::<T>()) }
+    }
+
+    #[inline]
+    fn write<T: Copy>(address: *mut u8, value: T) {
+        // SAFETY: as in `read`.
+        unsafe { ptr::write_unaligned(address.cast::<T>(), value) }
+    }
+
+    /// Number `index` as a Python object; `None` if there is no such number.
+    #[inline]
+    pub(crate) fn get<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyAny>> {
+        let address = self.address(index)?;
+        Some(match self.kind {
+            Kind::I8 => int(py, i64::from(Self::read::<i8>(address))),
+            Kind::U8 => int(py, i64::from(Self::read::<u8>(address))),
+            Kind::I16 => int(py, i64::from(Self::read::<i16>(address))),
+            Kind::U16 => int(py, i64::from(Self::read::<u16>(address))),
+            Kind::I32 => int(py, i64::from(Self::read::<i32>(address))),
+            Kind::U32 => int(py, i64::from(Self::read::<u32>(address))),
+            Kind::I64 => int(py, Self::read::<i64>(address)),
+            Kind::U64 => Self::read::<u64>(address).into_pyobject(py).ok()?.into_any(),
+            Kind::F32 => PyFloat::new(py, f64::from(Self::read::<f32>(address))).into_any(),
+            Kind::F64 => PyFloat::new(py, Self::read::<f64>(address)).into_any(),
+            Kind::Bool => PyBool::new(py, Self::read::<u8>(address) != 0).to_owned().into_any(),
+            Kind::Char => PyBytes::new(py, &[Self::read::<u8>(address)]).into_any(),
+        })
+    }
+
+    /// Stores `value` as number `index`; `false` if ctypes has to convert it or to refuse it.
+    #[inline]
+    pub(crate) fn set(&self, index: usize, value: &Bound<'_, PyAny>) -> bool {
+        let Some(address) = self.address(index) else { return false };
+        match self.kind {
+            Kind::F32 | Kind::F64 => {
+                let Ok(number) = value.cast_exact::<PyFloat>() else { return false };
+                if let Kind::F32 = self.kind {
+                    Self::write(address, number.value() as f32);
+                } else {
+                    Self::write(address, number.value());
+                }
+            }
+            Kind::Bool => {
+                let Ok(truth) = value.cast_exact::<PyBool>() else { return false };
+                Self::write(address, u8::from(truth.is_true()));
+            }
+            Kind::Char => match value.cast_exact::<PyBytes>().map(|bytes| bytes.as_bytes()) {
+                Ok(&[byte]) => Self::write(address, byte),
+                _ => return false,
+            },
+            _ => {
+                let Ok(number) = value.cast_exact::<PyInt>() else { return false };
+                // SAFETY: `number` is an int, for which this cannot fail: it keeps the low 64 bits, as ctypes does.
+                let bits = unsafe { ffi::PyLong_AsUnsignedLongLongMask(number.as_ptr()) };
+                match self.kind.size() {
+                    1 => Self::write(address, bits as u8),
+                    2 => Self::write(address, bits as u16),
+                    4 => Self::write(address, bits as u32),
+                    _ => Self::write(address, bits),
+                }
+            }
+        }
+        true
+    }
+
+    /// `index` counted from the front; `None` if it is out of range or no plain int.
+    #[inline]
+    pub(crate) fn position(&self, index: &Bound<'_, PyAny>) -> Option<usize> {
+        let index: isize = index.cast_exact::<PyInt>().ok()?.extract().ok()?;
+        let index = if index < 0 { index + self.count.cast_signed() } else { index };
+        usize::try_from(index).ok().filter(|index| *index < self.count)
+    }
+
+    /// The positions that `slice` names, in its order.
+    pub(crate) fn positions(
+        &self,
+        slice: &Bound<'_, PySlice>,
+    ) -> PyResult<impl ExactSizeIterator<Item = usize> + use<>> {
+        let indices = slice.indices(self.count.cast_signed())?;
+        let (start, step) = (indices.start, indices.step);
+        Ok((0..indices.slicelength).map(move |index| (start + index.cast_signed() * step).cast_unsigned()))
+    }
+
+    /// A slice as ctypes gives it: `bytes` of characters, a list of anything else.
+    pub(crate) fn slice<'py>(&self, slice: &Bound<'py, PySlice>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slice.py();
+        let positions = self.positions(slice)?;
+        if let Kind::Char = self.kind {
+            let bytes: Vec<u8> = positions.filter_map(|index| self.address(index).map(Self::read::<u8>)).collect();
+            return Ok(PyBytes::new(py, &bytes).into_any());
+        }
+        let items = positions.map(|index| self.get(py, index).ok_or_else(out_of_range));
+        Ok(PyList::new(py, items.collect::<PyResult<Vec<_>>>()?)?.into_any())
+    }
+}
+
+fn int(py: Python<'_>, value: i64) -> Bound<'_, PyAny> {
+    match value.into_pyobject(py) {
+        Ok(number) => number.into_any(),
+        Err(never) => match never {},
+    }
+}
+
+fn out_of_range() -> PyErr {
+    PyRuntimeError::new_err("the ctypes object is smaller than it was")
+}

@@ -1,0 +1,71 @@
+//! `rsmp.heap`: blocks of anonymous shared memory.
+//!
+//! # Safety
+//! A `Block` hands out its address range through the buffer protocol. Every view holds a reference to the `Block`, which
+//! is never closed while it exists.
+#![allow(unsafe_code)]
+
+use core::ffi::{c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use rsmp_core::shm::region::Region;
+use rsmp_core::sys::memory;
+
+use crate::error::{Failure, Outcome};
+
+/// `len` bytes of shared memory, zero at first, in a memory file of their own.
+#[pyclass(module = "rsmp._rsmp", subclass, frozen)]
+pub(crate) struct Block {
+    region: Region,
+    len: usize,
+}
+
+#[pymethods]
+impl Block {
+    /// A new block of `len` bytes; MemoryError if there is no memory for all of it now.
+    #[new]
+    fn new(len: usize) -> Outcome<Self> {
+        let size = len.max(1);
+        Ok(Self { region: Region::create("rsmp-block", size, size)?, len })
+    }
+
+    /// The block behind `descriptor`, which stays the caller's.
+    #[classmethod]
+    fn attach(_class: &Bound<'_, pyo3::types::PyType>, descriptor: RawFd, len: usize) -> PyResult<Self> {
+        if descriptor < 0 {
+            return Err(PyValueError::new_err("negative file descriptor"));
+        }
+        // SAFETY: the caller owns the descriptor and keeps it open for the call.
+        let file = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
+        let region = Region::attach(file, len.max(1)).map_err(Failure::from)?;
+        Ok(Self { region, len })
+    }
+
+    /// The descriptor of the memory file; it stays the block's.
+    fn fileno(&self) -> RawFd {
+        self.region.file().as_raw_fd()
+    }
+
+    fn __len__(&self) -> usize {
+        self.len
+    }
+
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let block = slf.get();
+        let base = block.region.pointer(0, block.len).cast::<c_void>();
+        // SAFETY: `view` is the caller's to fill in; the range stays mapped as long as the block, which the view holds.
+        let filled = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), base, block.len.cast_signed(), 0, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+/// A new memory file of `size` zero bytes, the caller's descriptor.
+#[pyfunction]
+pub(crate) fn memory_file(size: u64) -> Outcome<RawFd> {
+    let file = memory::create("rsmp-heap")?;
+    memory::allocate(&file, 0, size)?;
+    Ok(file.into_raw_fd())
+}

@@ -1,0 +1,192 @@
+//! `rsmp.sharedctypes`: ctypes objects behind a lock.
+//!
+//! The wrapper takes the lock, reads or writes the object's memory itself and gives the lock back, all in one native
+//! call. What it does not know (structures, pointers, wide characters, values that need a conversion) it leaves to the
+//! ctypes object, with the lock held, so that conversions and errors are those of ctypes.
+
+use std::sync::OnceLock;
+
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::cells::Cells;
+
+/// What every wrapper keeps.
+#[pyclass(module = "rsmp._rsmp", subclass, frozen)]
+pub(crate) struct SynchronizedBase {
+    wrapped: OnceLock<Wrapped>,
+}
+
+/// The ctypes object, its lock, and its memory when that is made of plain numbers.
+struct Wrapped {
+    object: Py<PyAny>,
+    lock: Py<PyAny>,
+    cells: Option<Cells>,
+}
+
+impl SynchronizedBase {
+    #[inline]
+    fn wrapped(&self) -> PyResult<&Wrapped> {
+        self.wrapped.get().ok_or_else(|| PyAttributeError::new_err("SynchronizedBase.__init__() was not called"))
+    }
+}
+
+impl Wrapped {
+    /// Runs `what` with the lock held.
+    #[inline]
+    fn locked<T>(&self, py: Python<'_>, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        let lock = self.lock.bind(py);
+        lock.call_method0("acquire")?;
+        let outcome = what();
+        lock.call_method0("release")?;
+        outcome
+    }
+}
+
+#[pymethods]
+impl SynchronizedBase {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { wrapped: OnceLock::new() }
+    }
+
+    /// Wraps `object`, guarded by `lock`. With a `code`, the `_type_` of a plain ctypes type, `address` is where its
+    /// `count` numbers are.
+    fn _bind(
+        &self,
+        object: Py<PyAny>,
+        lock: Py<PyAny>,
+        code: Option<PyBackedStr>,
+        address: usize,
+        count: usize,
+    ) -> PyResult<()> {
+        let cells = code.and_then(|code| Cells::new(&code, address, count));
+        self.wrapped
+            .set(Wrapped { object, lock, cells })
+            .map_err(|_| PyRuntimeError::new_err("SynchronizedBase.__init__() was called twice"))
+    }
+
+    #[getter]
+    fn _obj(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.wrapped()?.object.clone_ref(py))
+    }
+
+    #[getter]
+    fn _lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.wrapped()?.lock.clone_ref(py))
+    }
+
+    /// The ctypes object.
+    fn get_obj(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self._obj(py)
+    }
+
+    /// The lock that guards it.
+    fn get_lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self._lock(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(wrapped) = self.wrapped.get() else { return Ok(()) };
+        visit.call(&wrapped.object)?;
+        visit.call(&wrapped.lock)
+    }
+}
+
+/// A simple ctypes object behind a lock.
+#[pyclass(module = "rsmp._rsmp", extends = SynchronizedBase, subclass, frozen)]
+pub(crate) struct Synchronized;
+
+#[pymethods]
+impl Synchronized {
+    #[new]
+    #[pyo3(signature = (*args, **kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(SynchronizedBase::new(args, kwargs)).add_subclass(Self)
+    }
+
+    #[getter]
+    fn value<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let wrapped = slf.as_super().get().wrapped()?;
+        wrapped.locked(py, || match wrapped.cells.as_ref().and_then(|cells| cells.get(py, 0)) {
+            Some(value) => Ok(value),
+            None => wrapped.object.bind(py).getattr("value"),
+        })
+    }
+
+    #[setter]
+    fn set_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let wrapped = slf.as_super().get().wrapped()?;
+        wrapped.locked(slf.py(), || match &wrapped.cells {
+            Some(cells) if cells.set(0, value) => Ok(()),
+            _ => wrapped.object.bind(slf.py()).setattr("value", value),
+        })
+    }
+}
+
+/// A ctypes array behind a lock.
+#[pyclass(module = "rsmp._rsmp", extends = SynchronizedBase, subclass, frozen)]
+pub(crate) struct SynchronizedArray;
+
+#[pymethods]
+impl SynchronizedArray {
+    #[new]
+    #[pyo3(signature = (*args, **kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(SynchronizedBase::new(args, kwargs)).add_subclass(Self)
+    }
+
+    fn __len__(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        let wrapped = slf.as_super().get().wrapped()?;
+        match &wrapped.cells {
+            Some(cells) => Ok(cells.count()),
+            None => wrapped.object.bind(slf.py()).len(),
+        }
+    }
+
+    fn __getitem__<'py>(slf: &Bound<'py, Self>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let wrapped = slf.as_super().get().wrapped()?;
+        wrapped.locked(py, || {
+            if let Some(cells) = &wrapped.cells {
+                if let Some(value) = cells.position(index).and_then(|index| cells.get(py, index)) {
+                    return Ok(value);
+                }
+                if let Ok(slice) = index.cast::<PySlice>() {
+                    return cells.slice(slice);
+                }
+            }
+            wrapped.object.bind(py).get_item(index)
+        })
+    }
+
+    fn __setitem__(slf: &Bound<'_, Self>, index: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let wrapped = slf.as_super().get().wrapped()?;
+        let object = wrapped.object.bind(py);
+        wrapped.locked(py, || {
+            let Some(cells) = &wrapped.cells else { return object.set_item(index, value) };
+            if cells.position(index).is_some_and(|index| cells.set(index, value)) {
+                return Ok(());
+            }
+            let (Ok(slice), Ok(values)) = (index.cast::<PySlice>(), value.cast_exact::<PyList>()) else {
+                return object.set_item(index, value);
+            };
+            let positions = cells.positions(slice)?;
+            if positions.len() != values.len() {
+                return object.set_item(index, value); // raises
+            }
+            for (position, value) in positions.zip(values) {
+                if !cells.set(position, &value) {
+                    object.set_item(position, value)?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
