@@ -1,19 +1,31 @@
 //! `rsmp._rsmp`: a table of contents. Each file serves the Python module of the same name.
 
 mod block;
+mod bytes;
 mod cells;
+mod connection;
 mod error;
 mod heap;
 mod pickle;
+mod reduction;
 mod shared_memory;
 mod sharedctypes;
+mod wait;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _rsmp {
     #[pymodule_export]
+    use super::connection::Connection;
+    #[pymodule_export]
+    use super::connection::pipe;
+    #[pymodule_export]
     use super::heap::Block;
     #[pymodule_export]
     use super::heap::memory_file;
+    #[pymodule_export]
+    use super::reduction::receive_descriptors;
+    #[pymodule_export]
+    use super::reduction::send_descriptors;
     #[pymodule_export]
     use super::shared_memory::Segment;
     #[pymodule_export]
@@ -24,4 +36,6 @@ mod _rsmp {
     use super::sharedctypes::SynchronizedArray;
     #[pymodule_export]
     use super::sharedctypes::SynchronizedBase;
+    #[pymodule_export]
+    use super::wait::wait;
 }

@@ -1,7 +1,7 @@
 """Compares two packages by ``inspect``: names, values, classes, signatures."""
 
 import inspect
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 Signature = inspect.Signature
@@ -81,10 +81,20 @@ def _signature_differences(path: str, standard: Any, ours: Any, added: set[str])
 
 
 def _signature(value: Any) -> Signature | None:
+    """Return what a caller may pass.
+
+    A native method's ``self`` is positional, which no call shows; a parameter whose default is a built-in function only
+    saves the standard method a look-up.
+    """
     try:
-        return inspect.signature(value)
+        signature = inspect.signature(value)
     except (TypeError, ValueError):
         return None
+    parameters = [p for p in signature.parameters.values() if not isinstance(p.default, BuiltinFunctionType)]
+    positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+    if positional == ["self"]:
+        parameters[0] = parameters[0].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return signature.replace(parameters=parameters)
 
 
 def _extends(expected: Signature, actual: Signature) -> bool:

@@ -6,12 +6,13 @@
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::error::{Error, Kind, Result};
 
@@ -53,6 +54,20 @@ pub fn size(file: impl AsFd) -> Result<u64> {
     rustix::fs::fstat(file)
         .map(|stat| stat.st_size.unsigned_abs())
         .map_err(|errno| Error::os("read the size of shared memory", errno))
+}
+
+/// Asks for huge pages behind the part of `space` that can have them, if it has at least `least` bytes: filling fresh
+/// small pages costs several times more than the bytes themselves.
+pub fn prefer_huge_pages(space: &mut [MaybeUninit<u8>], least: usize) {
+    if space.len() < least {
+        return;
+    }
+    let start = space.as_mut_ptr();
+    let skip = start.align_offset(PAGE);
+    let len = (space.len() - skip) & !(PAGE - 1);
+    // SAFETY: the advice concerns whole pages inside `space` and changes neither their contents nor their validity. That it
+    // may not be taken (an old kernel, a private policy) is no error.
+    let _ = unsafe { rustix::mm::madvise(start.add(skip).cast::<c_void>(), len, Advice::LinuxHugepage) };
 }
 
 /// A shared, writable mapping of the first `len` bytes of a memory file.

@@ -1,7 +1,10 @@
 //! The only folder that makes system calls: one file per kind of kernel object.
 
 pub mod descriptor;
+pub mod foreign;
 pub mod futex;
 pub mod memory;
+pub mod poll;
 pub mod robust;
 pub mod segment;
+pub mod socket;
