@@ -1,4 +1,6 @@
 //! Memory shared between processes: layouts, regions, the arena, slabs.
 
+pub mod arena;
 pub mod list;
+pub mod participants;
 pub mod region;

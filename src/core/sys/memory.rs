@@ -43,6 +43,21 @@ pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> Result<()> {
     }
 }
 
+/// A random number, to tell one piece of shared memory from all others.
+pub fn random() -> Result<u64> {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| Error::os("get random bytes", errno))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Fills `buffer` from the start of a memory file, without mapping it. `false` when the file is shorter.
+pub fn peek(file: impl AsFd, buffer: &mut [u8]) -> Result<bool> {
+    rustix::io::pread(file, &mut *buffer, 0)
+        .map(|read| read == buffer.len())
+        .map_err(|errno| Error::os("read shared memory", errno))
+}
+
 /// Gives the pages of `[offset, offset + len)` back to the system; they read as zero afterwards.
 pub fn give_back(file: impl AsFd, offset: u64, len: u64) -> Result<()> {
     rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)

@@ -5,6 +5,7 @@ pub mod foreign;
 pub mod futex;
 pub mod memory;
 pub mod poll;
+pub mod process;
 pub mod robust;
 pub mod segment;
 pub mod socket;
