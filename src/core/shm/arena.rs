@@ -161,8 +161,13 @@ impl Arena {
 
     /// This process is the one expected under `ticket`.
     fn arrive(&self, ticket: Option<Ticket>) {
-        let event = ticket.and_then(|ticket| self.participants().arrive(ticket, Identity::current()));
-        self.event.store(event.unwrap_or(EVERY_EVENT), Ordering::Relaxed);
+        let (participants, me) = (self.participants(), Identity::current());
+        let event = ticket.and_then(|ticket| participants.arrive(ticket, me)).unwrap_or_else(|| {
+            // Nobody foresaw it, or somebody else came on its ticket.
+            let ticket = participants.expect(me, EVERY_EVENT);
+            ticket.and_then(|ticket| participants.arrive(ticket, me)).unwrap_or(EVERY_EVENT)
+        });
+        self.event.store(event, Ordering::Relaxed);
     }
 
     /// The words for waiters that found no room in their condition's cell; the mark says how many of them are in use.
@@ -286,7 +291,7 @@ pub fn attach(id: u64, ticket: Option<Ticket>, file: impl FnOnce() -> Result<Own
     let mut state = state();
     if let Some(arena) = state.mapped.iter().copied().find(|arena| arena.id == id) {
         if let Some(ticket) = ticket {
-            // It is used up already, unless the arena came here on two ways: this entry then counts beside the other.
+            // Used up already, unless the arena came here on two ways: then this entry counts beside the other.
             let _ = arena.participants().arrive(ticket, Identity::current());
         }
         return Ok(arena);
@@ -295,6 +300,17 @@ pub fn attach(id: u64, ticket: Option<Ticket>, file: impl FnOnce() -> Result<Own
     arena.arrive(ticket);
     state.mapped.push(arena);
     Ok(arena)
+}
+
+/// The fork this thread has just made gave the child `pid`: a child killed before its first step is then seen as dead.
+pub fn forked(pid: u32) {
+    let Some(child) = Identity::of_process(pid) else { return };
+    for (arena, ticket) in TICKETS.take() {
+        if let Some(ticket) = ticket {
+            // It changes nothing when the child came first.
+            let _ = arena.participants().arrive(ticket, child);
+        }
+    }
 }
 
 /// Rounds up so that few sizes exist and at most an eighth is wasted.
@@ -309,8 +325,6 @@ struct State {
     /// Every arena mapped here, its own included.
     mapped: Vec<&'static Arena>,
     own: Vec<Allocator>,
-    /// During a fork: what the child will need to know.
-    expected: Vec<(&'static Arena, Option<Ticket>)>,
 }
 
 #[derive(Debug)]
@@ -445,25 +459,24 @@ fn publish(state: State) {
 thread_local! {
     /// The state is held over a fork, so that the child finds it whole.
     static FORKING: RefCell<Option<MutexGuard<'static, State>>> = const { RefCell::new(None) };
+    /// What the latest fork of this thread expects of the child, in each arena.
+    static TICKETS: RefCell<Vec<(&'static Arena, Option<Ticket>)>> = const { RefCell::new(Vec::new()) };
 }
 
 fn before_fork() {
-    let mut state = state();
-    let arenas = state.mapped.clone();
-    state.expected = arenas.into_iter().map(|arena| (arena, arena.expect_process())).collect();
+    let state = state();
+    TICKETS.set(state.mapped.iter().map(|arena| (*arena, arena.expect_process())).collect());
     FORKING.set(Some(state));
 }
 
 fn after_fork_in_parent() {
-    if let Some(mut state) = FORKING.take() {
-        // The tickets are the child's now. When the fork failed they stay, and what was alive is not used again.
-        state.expected.clear();
-    }
+    // When the fork failed nobody comes for the tickets, and what was alive is not used again.
+    drop(FORKING.take());
 }
 
 fn after_fork_in_child() {
     let Some(mut old) = FORKING.take() else { return };
-    for (arena, ticket) in core::mem::take(&mut old.expected) {
+    for (arena, ticket) in TICKETS.take() {
         arena.arrive(ticket);
     }
     let state = State { mapped: core::mem::take(&mut old.mapped), ..State::default() };

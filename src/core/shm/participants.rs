@@ -91,15 +91,21 @@ impl<'a> Participants<'a> {
         })
     }
 
-    /// The process expected under `ticket` is here, and is `me`. Returns its event; `None` for a wrong ticket.
+    /// The process expected under `ticket` is here, and is `me`. Returns its event; `None` when another came before.
     #[must_use]
     pub fn arrive(self, ticket: Ticket, me: Identity) -> Option<u64> {
         let (who, number) = self.entry(ticket)?;
         let word = who.load(Ordering::Acquire);
         let event = number.load(Ordering::Relaxed);
-        let expected = word & EXPECTED != 0;
-        (expected && who.compare_exchange(word, me.to_word(), Ordering::SeqCst, Ordering::Relaxed).is_ok())
-            .then_some(event)
+        let found = if word & EXPECTED == 0 {
+            word
+        } else {
+            match who.compare_exchange(word, me.to_word(), Ordering::SeqCst, Ordering::Acquire) {
+                Ok(_) => me.to_word(),
+                Err(found) => found,
+            }
+        };
+        (found == me.to_word()).then_some(event)
     }
 
     /// The process that `sharer` expected under `ticket` is gone, or never came to be.
@@ -175,7 +181,9 @@ mod tests {
         let second = table.expect(me, 2).expect("room");
         assert_eq!(table.events(), Some(vec![1, 2]));
         assert_eq!(table.arrive(second, me), Some(2));
-        assert_eq!(table.arrive(second, me), None, "a ticket is used once");
+        assert_eq!(table.arrive(second, me), Some(2), "announced twice");
+        let other = Identity::from_word(me.to_word() ^ 1).expect("an identity");
+        assert_eq!(table.arrive(second, other), None, "a ticket is for one process");
         table.cancel(second, me);
         table.cancel(first, me);
         assert_eq!(table.events(), Some(vec![2]), "an arrived process is not cancelled");

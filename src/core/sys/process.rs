@@ -53,13 +53,24 @@ impl Identity {
 
     #[cold]
     fn compute() -> Self {
-        let tid = u64::from(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
-        let start = fingerprint(read_stat(Some(pid())).map_or(0, |stat| stat.start));
-        let low = (tid & ID_MASK) | ((start & ((1 << START_LOW_BITS) - 1)) << ID_BITS);
-        let high = (u64::from(pid()) & ID_MASK) | ((start >> START_LOW_BITS) << ID_BITS);
-        let bits = low | (high << 32);
-        CURRENT.set(bits);
-        NonZeroU64::new(bits).map_or_else(|| unreachable!("a thread id is never zero"), Self)
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let start = read_stat(pid()).map_or(0, |stat| stat.start);
+        let me = Self::new(pid(), tid, start).unwrap_or_else(|| unreachable!("a thread id is never zero"));
+        CURRENT.set(me.to_word());
+        me
+    }
+
+    fn new(pid: u32, tid: u32, start: u64) -> Option<Self> {
+        let start = fingerprint(start);
+        let low = (u64::from(tid) & ID_MASK) | ((start & ((1 << START_LOW_BITS) - 1)) << ID_BITS);
+        let high = (u64::from(pid) & ID_MASK) | ((start >> START_LOW_BITS) << ID_BITS);
+        NonZeroU64::new(low | (high << 32)).map(Self)
+    }
+
+    /// The main thread of a process that exists, be it as a zombie.
+    #[must_use]
+    pub fn of_process(pid: u32) -> Option<Self> {
+        read_stat(pid).and_then(|stat| Self::new(pid, pid, stat.start))
     }
 
     /// From a word in shared memory, its flags ignored; `None` when it names nobody.
@@ -108,7 +119,7 @@ impl Identity {
             return self.is_same_process(Self::current());
         }
         if exists(pid) {
-            read_stat(Some(pid)).is_none_or(|stat| {
+            read_stat(pid).is_none_or(|stat| {
                 let same = self.start() == 0 || fingerprint(stat.start) == self.start();
                 // The leader of a process whose other threads still run is a zombie, too.
                 let gone = matches!(stat.state, b'Z' | b'X') && stat.threads <= 1;
@@ -139,10 +150,9 @@ struct Stat {
     start: u64,
 }
 
-fn read_stat(pid: Option<u32>) -> Option<Stat> {
-    let path = pid.map_or_else(|| "/proc/self/stat".to_owned(), |pid| format!("/proc/{pid}/stat"));
+fn read_stat(pid: u32) -> Option<Stat> {
     let mut text = [0_u8; 512];
-    let len = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)).ok()?;
+    let len = std::fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut text)).ok()?;
     parse_stat(text.get(..len)?)
 }
 
@@ -265,17 +275,13 @@ mod tests {
     #[test]
     fn a_zombie_and_a_reaped_process_are_dead() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a child");
-        let start = fingerprint(read_stat(Some(child.id())).expect("its stat").start);
-        let word = |pid: u32, start: u64| {
-            let low = u64::from(pid) | ((start & 0xff) << 22);
-            low | ((u64::from(pid) | ((start >> 8) << 22)) << 32)
-        };
-        let it = Identity::from_word(word(child.id(), start)).expect("an identity");
-        let impostor = Identity::from_word(word(child.id(), start ^ 1)).expect("an identity");
+        let it = Identity::of_process(child.id()).expect("its identity");
+        let start = read_stat(child.id()).expect("its stat").start;
+        let impostor = Identity::new(child.id(), child.id(), start + 1).expect("an identity");
         assert!(it.is_alive());
         assert!(!impostor.is_alive());
         child.kill().expect("a kill");
-        while read_stat(Some(child.id())).is_some_and(|stat| stat.state != b'Z') {
+        while read_stat(child.id()).is_some_and(|stat| stat.state != b'Z') {
             std::thread::yield_now();
         }
         assert!(!it.is_alive());
