@@ -1,8 +1,10 @@
 //! The only folder that makes system calls: one file per kind of kernel object.
 
+pub mod child;
 pub mod descriptor;
 pub mod foreign;
 pub mod futex;
+pub mod lifeline;
 pub mod memory;
 pub mod poll;
 pub mod process;

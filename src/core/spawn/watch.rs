@@ -1,0 +1,88 @@
+//! Watching a child from its parent: when it ends, and with which exit code.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use parking_lot::Mutex;
+
+use super::protocol;
+use crate::clock::Deadline;
+use crate::error::{Kind, Result};
+use crate::sys::child::{self, Reaped};
+use crate::sys::{process, seqpacket};
+
+/// What is reported when nobody can say how the child ended.
+pub const UNKNOWN_EXIT: i32 = 255;
+
+/// A child that was started by this process, or by the fork server for it.
+#[derive(Debug)]
+pub struct Watch {
+    process: OwnedFd,
+    source: Source,
+    /// Kept because the kernel gives the exit code once, and several threads may ask.
+    code: Mutex<Option<i32>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A child of process `parent`.
+    Kernel { parent: u32 },
+    /// The fork server's child: the server reaps it and sends the exit code here.
+    Server { status: OwnedFd },
+}
+
+/// What there is to know about a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Exited(i32),
+    /// This process is a fork of the parent: the child is not its to wait for.
+    NotOurs,
+}
+
+impl Watch {
+    /// Watches the child `pid` of this process.
+    pub fn child(pid: i32) -> Result<Self> {
+        let source = Source::Kernel { parent: process::id() };
+        Ok(Self { process: child::open(pid)?, source, code: Mutex::new(None) })
+    }
+
+    /// Watches `process`, whose exit code the fork server will send to `status`.
+    #[must_use]
+    pub fn relayed(process: OwnedFd, status: OwnedFd) -> Self {
+        Self { process, source: Source::Server { status }, code: Mutex::new(None) }
+    }
+
+    /// The process descriptor.
+    #[must_use]
+    pub fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+
+    /// The exit code, once the child has ended; waits for it until `deadline`.
+    pub fn outcome(&self, deadline: Deadline) -> Result<Option<Outcome>> {
+        if let Source::Kernel { parent } = self.source {
+            // Before the lock: a fork may have copied it in the hands of a thread that is not here.
+            if parent != process::id() {
+                return Ok(Some(Outcome::NotOurs));
+            }
+        }
+        if child::wait(&self.process, deadline)?.is_none() {
+            return Ok(None);
+        }
+        let mut code = self.code.lock();
+        if code.is_none() {
+            *code = match &self.source {
+                Source::Kernel { .. } => self.reap()?,
+                Source::Server { status } => relayed_code(status, deadline)?,
+            };
+        }
+        Ok(code.map(Outcome::Exited))
+    }
+
+    fn reap(&self) -> Result<Option<i32>> {
+        Ok(match child::reap(&self.process)? {
+            Reaped::Ended(code) => Some(code),
+            Reaped::Running => None,
+            Reaped::NotOurs => Some(child::exit_code_after_reaping(&self.process).unwrap_or(UNKNOWN_EXIT)),
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! Children: the native half of the `Popen` classes.
+
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use rsmp_core::Deadline;
+use rsmp_core::spawn::watch::{Outcome, Watch};
+use rsmp_core::sys::child;
+use rsmp_core::sys::lifeline::{self, Lifeline};
+
+use crate::block;
+use crate::error::Failure;
+
+/// A child seen from its parent. Each `Popen` class is a subclass that launches in its own way and then adopts.
+///
+/// The exit code is taken from the kernel once, whoever of several threads gets there first, and kept.
+#[pyclass(subclass, frozen, module = "rsmp._rsmp")]
+pub(crate) struct Child {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    pid: Option<i32>,
+    sentinel: Option<RawFd>,
+    exit_code: Option<i32>,
+    watch: Option<Arc<Watch>>,
+    lifeline: Option<Arc<Lifeline>>,
+}
+
+#[pymethods]
+impl Child {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { state: Mutex::default() }
+    }
+
+    /// Takes charge of the child `pid` of this process.
+    fn _adopt(&self, pid: i32) -> PyResult<()> {
+        let watch = Watch::child(pid).map_err(Failure::from)?;
+        self.adopt(pid, watch);
+        Ok(())
+    }
+
+    #[getter]
+    fn pid(&self) -> Option<i32> {
+        self.state.lock().pid
+    }
+
+    #[setter]
+    fn set_pid(&self, pid: Option<i32>) {
+        self.state.lock().pid = pid;
+    }
+
+    /// A descriptor that becomes readable when the child ends.
+    #[getter]
+    fn sentinel(&self) -> Option<RawFd> {
+        self.state.lock().sentinel
+    }
+
+    #[setter]
+    fn set_sentinel(&self, sentinel: Option<RawFd>) {
+        self.state.lock().sentinel = sentinel;
+    }
+
+    /// The exit code as far as it is known without asking.
+    #[getter]
+    fn returncode(&self) -> Option<i32> {
+        self.state.lock().exit_code
+    }
+
+    #[setter]
+    fn set_returncode(&self, exit_code: Option<i32>) {
+        self.state.lock().exit_code = exit_code;
+    }
+
+    /// Whether the child was launched by other means: nothing here knows it.
+    #[getter]
+    fn _foreign(&self) -> bool {
+        let state = self.state.lock();
+        state.watch.is_none() && state.exit_code.is_none()
+    }
+
+    /// Return the exit code, or None while the child runs. Waits only if `flag` is 0.
+    #[pyo3(signature = (flag = libc::WNOHANG))]
+    fn poll(&self, py: Python<'_>, flag: i32) -> PyResult<Option<i32>> {
+        let deadline = if flag & libc::WNOHANG == 0 { Deadline::NEVER } else { Deadline::PASSED };
+        self.collect(py, deadline)
+    }
+
+    /// Wait `timeout` seconds, for ever by default; return the exit code, or None while the child runs.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<i32>> {
+        self.collect(py, Deadline::from_seconds(timeout))
+    }
+
+    fn _send_signal(&self, py: Python<'_>, sig: i32) -> PyResult<()> {
+        let state = self.state.lock();
+        if state.exit_code.is_some() {
+            return Ok(());
+        }
+        let Some(watch) = state.watch.clone() else {
+            return Err(PyValueError::new_err("process is closed"));
+        };
+        drop(state);
+        match child::signal(watch.process(), sig) {
+            Ok(_) => Ok(()),
+            // A process that is just ending may refuse.
+            Err(error) => match self.collect(py, Deadline::from_seconds(Some(0.1)))? {
+                Some(_) => Ok(()),
+                None => Err(Failure::from(error).into()),
+            },
+        }
+    }
+
+    /// Ask the child to end (SIGTERM).
+    fn terminate(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.call_method1("_send_signal", (libc::SIGTERM,)).map(drop)
+    }
+
+    /// End the child (SIGKILL).
+    fn kill(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.call_method1("_send_signal", (libc::SIGKILL,)).map(drop)
+    }
+
+    /// Interrupt the child (SIGINT).
+    fn interrupt(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.call_method1("_send_signal", (libc::SIGINT,)).map(drop)
+    }
+
+    /// Give the descriptors back.
+    fn close(&self) {
+        let mut state = self.state.lock();
+        state.watch = None;
+        state.lifeline = None;
+    }
+
+    /// Return the read end of this process's lifeline, for a child that is to die with this process.
+    ///
+    /// The lifeline lives as long as a child that was given it.
+    fn _lifeline(&self) -> PyResult<RawFd> {
+        let line = shared_lifeline().map_err(Failure::from)?;
+        let read = line.read.as_raw_fd();
+        self.state.lock().lifeline = Some(line);
+        Ok(read)
+    }
+}
+
+impl Child {
+    fn adopt(&self, pid: i32, watch: Watch) {
+        let mut state = self.state.lock();
+        state.pid = Some(pid);
+        state.sentinel = Some(watch.process().as_raw_fd());
+        state.watch = Some(Arc::new(watch));
+    }
+
+    fn collect(&self, py: Python<'_>, deadline: Deadline) -> PyResult<Option<i32>> {
+        let state = self.state.lock();
+        if state.exit_code.is_some() {
+            return Ok(state.exit_code);
+        }
+        let Some(watch) = state.watch.clone() else { return Ok(None) };
+        drop(state);
+        let outcome = block::until(py, deadline, |until| watch.outcome(until))?;
+        let mut state = self.state.lock();
+        if let (None, Some(Outcome::Exited(code))) = (state.exit_code, outcome) {
+            state.exit_code = Some(code);
+        }
+        Ok(state.exit_code)
+    }
+}
+
+/// The lifeline of this process while a child hangs on it.
+static LIFELINE: Mutex<Weak<Lifeline>> = Mutex::new(Weak::new());
+
+fn shared_lifeline() -> rsmp_core::Result<Arc<Lifeline>> {
+    let mut shared = LIFELINE.lock();
+    if let Some(line) = shared.upgrade() {
+        return Ok(line);
+    }
+    let line = Arc::new(Lifeline::new()?);
+    *shared = Arc::downgrade(&line);
+    Ok(line)
+}
