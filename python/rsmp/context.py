@@ -201,7 +201,17 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
         return ctx
 
 
-class Process(_standard.Process):  # type: ignore[name-defined,misc]
+class _Interruptible:
+    """What Python 3.14 added to processes."""
+
+    def interrupt(self) -> None:
+        """Interrupt the process (SIGINT), as Ctrl-C does."""
+        process: Any = self
+        process._check_closed()
+        process._popen.interrupt()
+
+
+class Process(_Interruptible, _standard.Process):  # type: ignore[name-defined,misc]
     """A process started by the default context's start method."""
 
     _start_method = None
@@ -243,7 +253,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
         return BaseContext.get_context(self, method)
 
 
-class ForkProcess(_standard.ForkProcess):  # type: ignore[name-defined,misc]
+class ForkProcess(_Interruptible, _standard.ForkProcess):  # type: ignore[name-defined,misc]
     """A process started by fork."""
 
     @staticmethod
@@ -253,7 +263,7 @@ class ForkProcess(_standard.ForkProcess):  # type: ignore[name-defined,misc]
         return Popen(process_obj)
 
 
-class SpawnProcess(_standard.SpawnProcess):  # type: ignore[name-defined,misc]
+class SpawnProcess(_Interruptible, _standard.SpawnProcess):  # type: ignore[name-defined,misc]
     """A process started as a fresh interpreter."""
 
     @staticmethod
@@ -263,7 +273,7 @@ class SpawnProcess(_standard.SpawnProcess):  # type: ignore[name-defined,misc]
         return Popen(process_obj)
 
 
-class ForkServerProcess(_standard.ForkServerProcess):  # type: ignore[name-defined,misc]
+class ForkServerProcess(_Interruptible, _standard.ForkServerProcess):  # type: ignore[name-defined,misc]
     """A process forked by the fork server."""
 
     @staticmethod

@@ -1,13 +1,66 @@
-"""Starting a process by fork."""
+"""Children started by ``os.fork``, and what all ``Popen`` classes have in common.
+
+The native half (`rsmp._rsmp.Child`) holds a process descriptor: it is the sentinel, and waiting, reaping and signalling
+go through it. Where a program has replaced ``os.waitpid`` (gevent) or ``popen_fork.Popen.poll`` (gipc), the
+inherited Python methods run instead and call the replacement.
+"""
 
 from __future__ import annotations
 
+import os
+import posix
 from typing import Any
 
-from rsmp import _stdlib
+from rsmp import _child, _rsmp, _stdlib
 
 _standard = _stdlib.mirror(__name__)
+_standard_poll = _standard.Popen.poll
 
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
+    """One child of this process."""
+
+    method = "fork"
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Return the exit code, or None while the child runs; waits for it only if ``flag`` is 0."""
+        if self._inherits():
+            return _standard.Popen.poll(self, flag)  # type: ignore[no-any-return]
+        return _rsmp.Child.poll(self, flag)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait ``timeout`` seconds, for ever by default; return the exit code, or None while the child runs."""
+        if self._inherits():
+            return _standard.Popen.wait(self, timeout)  # type: ignore[no-any-return]
+        return _rsmp.Child.wait(self, timeout)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        _rsmp.Child.close(self)
+        _standard.Popen.close(self)
+
+    def _inherits(self) -> bool:
+        return os.waitpid is not posix.waitpid or _standard.Popen.poll is not _standard_poll or self._foreign
+
+    def _launch(self, process_obj: Any) -> None:
+        lifeline = self._lifeline() if process_obj.daemon else None
+        # Opened before the fork, so that no other process can have got the number of a parent that is gone already;
+        # here its place is then taken by the child's.
+        parent = _rsmp.open_self()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _child.run_forked(lambda: _start(process_obj, parent, lifeline))
+        finally:
+            os.close(parent)
+        self._adopt(pid)
+
+
+def _start(process_obj: Any, parent: int, lifeline: int | None) -> int:
+    if lifeline is not None:
+        _rsmp.tie_to_lifeline(lifeline)
+    return _child.bootstrap(process_obj, parent)

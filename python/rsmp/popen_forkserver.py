@@ -1,13 +1,31 @@
-"""Starting a process through the fork server."""
+"""Children forked by the fork server."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rsmp import _stdlib
+from rsmp import _rsmp, _stdlib, forkserver, popen_fork, spawn
 
 _standard = _stdlib.mirror(__name__)
 
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+class Popen(popen_fork.Popen, _standard.Popen):  # type: ignore[name-defined,misc]
+    """One child. The server is its parent as far as the kernel goes, and relays the exit code."""
+
+    method = "forkserver"
+
+    def poll(self, flag: int = 1) -> int | None:
+        """Return the exit code, or None while the child runs; waits for it only if ``flag`` is 0."""
+        return _rsmp.Child.poll(self, flag)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait ``timeout`` seconds, for ever by default; return the exit code, or None while the child runs."""
+        return _rsmp.Child.wait(self, timeout)
+
+    def _launch(self, process_obj: Any) -> None:
+        payload = spawn.pickled(self, process_obj)
+        forkserver._forkserver.launch(self, payload, process_obj.daemon)

@@ -1,13 +1,37 @@
-"""Starting a process as a fresh interpreter."""
+"""Children started as a fresh interpreter."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from rsmp import _stdlib
+from rsmp import _rsmp, _stdlib, popen_fork, spawn
 
 _standard = _stdlib.mirror(__name__)
 
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+class Popen(popen_fork.Popen, _standard.Popen):  # type: ignore[name-defined,misc]
+    """One child, a fresh interpreter that unpickles its process object."""
+
+    method = "spawn"
+
+    def _launch(self, process_obj: Any) -> None:
+        tracker_fd = _stdlib.load("resource_tracker").getfd()
+        to_close = [_rsmp.open_self()]
+        try:
+            lifeline = self._lifeline() if process_obj.daemon else None
+            payload = spawn.pickled(self, process_obj, parent_sentinel=to_close[0], lifeline=lifeline)
+            to_close.append(_rsmp.payload_file(payload))
+            line = spawn.get_command_line(tracker_fd=tracker_fd, pipe_handle=to_close[1])
+            self._fds += [tracker_fd, *to_close]
+            if lifeline is not None:
+                self._fds.append(lifeline)
+            pid = _stdlib.load("util").spawnv_passfds(spawn.get_executable(), line, self._fds)
+        finally:
+            for descriptor in to_close:
+                os.close(descriptor)
+        self._adopt(pid)

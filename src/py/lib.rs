@@ -5,8 +5,10 @@ mod bytes;
 mod cells;
 mod connection;
 mod error;
+mod forkserver;
 mod heap;
 mod pickle;
+mod process;
 mod reduction;
 mod shared_memory;
 mod sharedctypes;
@@ -19,9 +21,25 @@ mod _rsmp {
     #[pymodule_export]
     use super::connection::pipe;
     #[pymodule_export]
+    use super::forkserver::ForkRequest;
+    #[pymodule_export]
+    use super::forkserver::ForkServer;
+    #[pymodule_export]
     use super::heap::Block;
     #[pymodule_export]
     use super::heap::memory_file;
+    #[pymodule_export]
+    use super::process::Child;
+    #[pymodule_export]
+    use super::process::forget_lifeline;
+    #[pymodule_export]
+    use super::process::message_pair;
+    #[pymodule_export]
+    use super::process::open_self;
+    #[pymodule_export]
+    use super::process::payload_file;
+    #[pymodule_export]
+    use super::process::tie_to_lifeline;
     #[pymodule_export]
     use super::reduction::receive_descriptors;
     #[pymodule_export]

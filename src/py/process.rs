@@ -1,6 +1,10 @@
 //! Children: the native half of the `Popen` classes.
+//!
+//! # Safety
+//! Descriptors that Python passes are numbers; they are borrowed for one call, during which the caller keeps them open.
+#![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -8,9 +12,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
+use rsmp_core::error::Kind;
+use rsmp_core::spawn::client::{self, Asking, Order};
 use rsmp_core::spawn::watch::{Outcome, Watch};
 use rsmp_core::sys::child;
 use rsmp_core::sys::lifeline::{self, Lifeline};
+use rsmp_core::sys::seqpacket;
 
 use crate::block;
 use crate::error::Failure;
@@ -145,9 +152,49 @@ impl Child {
     /// The lifeline lives as long as a child that was given it.
     fn _lifeline(&self) -> PyResult<RawFd> {
         let line = shared_lifeline().map_err(Failure::from)?;
-        let read = line.read.as_raw_fd();
+        let read = line.reader().as_raw_fd();
         self.state.lock().lifeline = Some(line);
         Ok(read)
+    }
+
+    /// Ask the fork server at the other end of `control` for a child that unpickles `payload`.
+    ///
+    /// False: there is no server.
+    fn _ask(
+        &self,
+        py: Python<'_>,
+        control: RawFd,
+        tracker: RawFd,
+        inherited: Vec<RawFd>,
+        payload: &[u8],
+        daemon: bool,
+    ) -> PyResult<bool> {
+        let lifeline = if daemon { Some(shared_lifeline().map_err(Failure::from)?) } else { None };
+        let order = Order {
+            control: borrowed(control)?,
+            tracker: borrowed(tracker)?,
+            lifeline: lifeline.as_ref().map(|line| line.reader()),
+            inherited: inherited.into_iter().map(borrowed).collect::<PyResult<_>>()?,
+            payload,
+        };
+        let mut asking = Asking::new(order).map_err(Failure::from)?;
+        let mut gone = false;
+        block::until(py, Deadline::NEVER, |until| match asking.send(until) {
+            Err(error) if *error.kind() == Kind::EndOfStream => {
+                gone = true;
+                Ok(Some(()))
+            }
+            other => other,
+        })?;
+        if gone {
+            return Ok(false);
+        }
+        let Some((pid, process)) = block::until(py, Deadline::NEVER, |until| asking.reply(until))? else {
+            return Ok(false);
+        };
+        self.adopt(pid, asking.watch(process));
+        self.state.lock().lifeline = lifeline;
+        Ok(true)
     }
 }
 
@@ -186,4 +233,48 @@ fn shared_lifeline() -> rsmp_core::Result<Arc<Lifeline>> {
     let line = Arc::new(Lifeline::new()?);
     *shared = Arc::downgrade(&line);
     Ok(line)
+}
+
+/// Let go of the parent's lifeline after a fork: the children that hang on it are not this process's.
+#[pyfunction]
+pub(crate) fn forget_lifeline() {
+    if let Some(line) = core::mem::take(&mut *LIFELINE.lock()).upgrade() {
+        line.cut();
+    }
+}
+
+/// Die with the process whose lifeline's read end this is. The descriptor may be closed afterwards.
+#[pyfunction]
+pub(crate) fn tie_to_lifeline(descriptor: RawFd) -> PyResult<()> {
+    let own = lifeline::tie(borrowed(descriptor)?).map_err(Failure::from)?;
+    // Stays open until this process ends or executes another program.
+    let _ = own.into_raw_fd();
+    Ok(())
+}
+
+/// Open a process descriptor of this process, for a child that wants to know when it ends.
+#[pyfunction]
+pub(crate) fn open_self() -> PyResult<RawFd> {
+    Ok(child::open_self().map_err(Failure::from)?.into_raw_fd())
+}
+
+/// Return two connected message sockets: the fork server's end and its clients'.
+#[pyfunction]
+pub(crate) fn message_pair() -> PyResult<(RawFd, RawFd)> {
+    let (server, clients) = seqpacket::pair().map_err(Failure::from)?;
+    Ok((server.into_raw_fd(), clients.into_raw_fd()))
+}
+
+/// Return a descriptor to read `payload` from.
+#[pyfunction]
+pub(crate) fn payload_file(payload: &[u8]) -> PyResult<RawFd> {
+    Ok(client::file_of(payload).map_err(Failure::from)?.into_raw_fd())
+}
+
+fn borrowed<'a>(descriptor: RawFd) -> PyResult<BorrowedFd<'a>> {
+    if descriptor < 0 {
+        return Err(PyValueError::new_err(format!("{descriptor} is no file descriptor")));
+    }
+    // SAFETY: not -1, and kept open by the caller (see the head of this file).
+    Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
 }

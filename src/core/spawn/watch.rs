@@ -1,5 +1,6 @@
 //! Watching a child from its parent: when it ends, and with which exit code.
 
+use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use parking_lot::Mutex;
@@ -8,10 +9,13 @@ use super::protocol;
 use crate::clock::Deadline;
 use crate::error::{Kind, Result};
 use crate::sys::child::{self, Reaped};
-use crate::sys::{process, seqpacket};
+use crate::sys::seqpacket;
 
 /// What is reported when nobody can say how the child ended.
 pub const UNKNOWN_EXIT: i32 = 255;
+
+/// Longest time a fork server that is alive takes to report a child that has ended.
+const REPORTED: Duration = Duration::from_secs(1);
 
 /// A child that was started by this process, or by the fork server for it.
 #[derive(Debug)]
@@ -25,7 +29,7 @@ pub struct Watch {
 #[derive(Debug)]
 enum Source {
     /// A child of process `parent`.
-    Kernel { parent: u32 },
+    Kernel { parent: i32 },
     /// The fork server's child: the server reaps it and sends the exit code here.
     Server { status: OwnedFd },
 }
@@ -41,7 +45,7 @@ pub enum Outcome {
 impl Watch {
     /// Watches the child `pid` of this process.
     pub fn child(pid: i32) -> Result<Self> {
-        let source = Source::Kernel { parent: process::id() };
+        let source = Source::Kernel { parent: child::own_pid() };
         Ok(Self { process: child::open(pid)?, source, code: Mutex::new(None) })
     }
 
@@ -61,18 +65,24 @@ impl Watch {
     pub fn outcome(&self, deadline: Deadline) -> Result<Option<Outcome>> {
         if let Source::Kernel { parent } = self.source {
             // Before the lock: a fork may have copied it in the hands of a thread that is not here.
-            if parent != process::id() {
+            if parent != child::own_pid() {
                 return Ok(Some(Outcome::NotOurs));
             }
         }
         if child::wait(&self.process, deadline)?.is_none() {
             return Ok(None);
         }
+        if let Source::Server { status } = &self.source {
+            // It has ended, so the server reports it at once: even a caller who will not wait gets the code.
+            if child::wait(status, deadline.max(Deadline::after(REPORTED)))?.is_none() {
+                return Ok(None);
+            }
+        }
         let mut code = self.code.lock();
         if code.is_none() {
             *code = match &self.source {
                 Source::Kernel { .. } => self.reap()?,
-                Source::Server { status } => relayed_code(status, deadline)?,
+                Source::Server { status } => relayed(status)?,
             };
         }
         Ok(code.map(Outcome::Exited))
@@ -84,5 +94,15 @@ impl Watch {
             Reaped::Running => None,
             Reaped::NotOurs => Some(child::exit_code_after_reaping(&self.process).unwrap_or(UNKNOWN_EXIT)),
         })
+    }
+}
+
+/// The exit code the fork server has sent.
+fn relayed(status: &OwnedFd) -> Result<Option<i32>> {
+    match seqpacket::receive(status, 8) {
+        Ok(message) => message.map(|message| protocol::read_reply(&message.bytes).map(|code| code as i32)).transpose(),
+        // The server died first.
+        Err(error) if *error.kind() == Kind::EndOfStream => Ok(Some(UNKNOWN_EXIT)),
+        Err(error) => Err(error),
     }
 }

@@ -38,7 +38,7 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
 
 /// Opens a descriptor of this process, for the children that want to know when it ends.
 pub fn open_self() -> Result<OwnedFd> {
-    open(rustix::process::getpid().as_raw_nonzero().get())
+    open(own_pid())
 }
 
 /// Whether the process has ended; waits for it until `deadline`. `None`: not yet, or a signal came.
@@ -110,5 +110,19 @@ pub fn signal(process: impl AsFd, signal: i32) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(Errno::SRCH) => Ok(false),
         Err(errno) => Err(Error::os(op, errno)),
+    }
+}
+
+/// The pid of this process.
+#[must_use]
+pub fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// Kills and reaps a child that could not be watched.
+pub fn kill_unwatched(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     }
 }

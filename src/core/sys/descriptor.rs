@@ -29,3 +29,15 @@ pub fn clear_event(event: impl AsFd) -> Result<()> {
         Err(errno) => Err(Error::os("clear an event descriptor", errno)),
     }
 }
+
+/// Writes all of `bytes` to a descriptor that blocks.
+pub fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(&file, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::os("write to a descriptor", errno)),
+        }
+    }
+    Ok(())
+}

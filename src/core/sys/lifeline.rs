@@ -11,8 +11,9 @@
 //! `fcntl` is called with commands that take an integer.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -27,15 +28,26 @@ const F_SETSIG: i32 = 10;
 /// Both ends: what children are given and what keeps them alive.
 #[derive(Debug)]
 pub struct Lifeline {
-    pub read: OwnedFd,
-    pub write: OwnedFd,
+    read: OwnedFd,
+    write: Mutex<Option<OwnedFd>>,
 }
 
 impl Lifeline {
     pub fn new() -> Result<Self> {
         let (read, write) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::os("make a lifeline", errno))?;
-        Ok(Self { read, write })
+        Ok(Self { read, write: Mutex::new(Some(write)) })
+    }
+
+    /// The end that children are given.
+    #[must_use]
+    pub fn reader(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+
+    /// Closes the write end in this process: a fork of the holder, which must not keep the line alive.
+    pub fn cut(&self) {
+        *self.write.lock() = None;
     }
 }
 

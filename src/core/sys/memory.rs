@@ -134,3 +134,18 @@ impl Drop for Mapping {
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
     }
 }
+
+/// Writes all of `bytes` to the start of a file; its position stays where it is.
+pub fn write_at_start(file: impl AsFd, bytes: &[u8]) -> Result<()> {
+    let op = "write to shared memory";
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::pwrite(&file, &bytes[written..], written as u64) {
+            Ok(count) => written += count,
+            Err(Errno::INTR) => {}
+            Err(Errno::NOSPC | Errno::NOMEM) => return Err(Error::new(op, Kind::OutOfMemory)),
+            Err(errno) => return Err(Error::os(op, errno)),
+        }
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod descriptor;
+pub mod epoll;
 pub mod foreign;
 pub mod futex;
 pub mod lifeline;
@@ -10,4 +11,5 @@ pub mod poll;
 pub mod process;
 pub mod robust;
 pub mod segment;
+pub mod seqpacket;
 pub mod socket;

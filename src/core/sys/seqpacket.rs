@@ -4,12 +4,15 @@ use core::mem::MaybeUninit;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
+use rustix::time::Timespec;
 
+use crate::clock::Deadline;
 use crate::error::{Error, Kind, Result};
 
 /// The most descriptors one message may carry (`SCM_MAX_FD`).
@@ -45,6 +48,19 @@ pub fn send(socket: impl AsFd, parts: &[IoSlice<'_>], descriptors: &[BorrowedFd<
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Err(Errno::PIPE | Errno::CONNRESET) => Err(Error::new(op, Kind::EndOfStream)),
         Err(errno) => Err(Error::os(op, errno)),
+    }
+}
+
+/// Waits until `deadline` for room to send.
+pub fn wait_for_room(socket: impl AsFd, deadline: Deadline) -> Result<()> {
+    let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
+    let left = deadline.remaining().map(|left| Timespec {
+        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    });
+    match rustix::event::poll(&mut polled, left.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(Error::os("wait for room in a socket", errno)),
     }
 }
 

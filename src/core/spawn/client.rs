@@ -1,0 +1,95 @@
+//! Asking the fork server for a child.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::protocol::{self, Header};
+use super::watch::Watch;
+use crate::clock::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::sys::{child, memory, seqpacket};
+
+/// What to ask for.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// This process's end of the control socket.
+    pub control: BorrowedFd<'a>,
+    /// The resource tracker's pipe.
+    pub tracker: BorrowedFd<'a>,
+    /// The child is to die with whoever holds the other end.
+    pub lifeline: Option<BorrowedFd<'a>>,
+    /// Descriptors for the child's own use.
+    pub inherited: Vec<BorrowedFd<'a>>,
+    /// What the child unpickles.
+    pub payload: &'a [u8],
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    order: Order<'a>,
+    header: Vec<u8>,
+    file: Option<OwnedFd>,
+    parent: OwnedFd,
+    status: OwnedFd,
+    far_status: Option<OwnedFd>,
+}
+
+impl<'a> Asking<'a> {
+    pub fn new(order: Order<'a>) -> Result<Self> {
+        let file = if order.payload.len() > protocol::LONGEST_INLINE { Some(file_of(order.payload)?) } else { None };
+        let header = Header {
+            lifeline: order.lifeline.is_some(),
+            file: file.is_some(),
+            inherited: order.inherited.len() as u32,
+        };
+        let (status, far_status) = seqpacket::pair()?;
+        let parent = child::open_self()?;
+        Ok(Self { header: header.encode()?, order, file, parent, status, far_status: Some(far_status) })
+    }
+
+    /// Sends the request, waiting for room until `deadline`. The error is `EndOfStream` when there is no server.
+    pub fn send(&mut self, deadline: Deadline) -> Result<Option<()>> {
+        let Some(far_status) = &self.far_status else { return Ok(Some(())) };
+        let mut descriptors = vec![far_status.as_fd(), self.parent.as_fd(), self.order.control, self.order.tracker];
+        descriptors.extend(self.order.lifeline);
+        descriptors.extend(self.file.as_ref().map(AsFd::as_fd));
+        descriptors.extend(&self.order.inherited);
+        let inline = if self.file.is_some() { &[] } else { self.order.payload };
+        let parts = [IoSlice::new(&self.header), IoSlice::new(inline)];
+        if seqpacket::send(self.order.control, &parts, &descriptors)?.is_none() {
+            return seqpacket::wait_for_room(self.order.control, deadline).map(|()| None);
+        }
+        // The server's copy is the last one: if the server dies, this end is told.
+        self.far_status = None;
+        Ok(Some(()))
+    }
+
+    /// Waits for the pid until `deadline`.
+    pub fn reply(&mut self, deadline: Deadline) -> Result<Option<(i32, OwnedFd)>> {
+        if child::wait(&self.status, deadline)?.is_none() {
+            return Ok(None);
+        }
+        let op = "start a process through the fork server";
+        let Some(message) = seqpacket::receive(&self.status, 8)? else { return Ok(None) };
+        let number = protocol::read_reply(&message.bytes)?;
+        if number < 0 {
+            return Err(Error::os(op, rustix::io::Errno::from_raw_os_error(-(number as i32))));
+        }
+        let process = message.descriptors.into_iter().next().ok_or_else(|| Error::new(op, Kind::EndOfStream))?;
+        Ok(Some((number as i32, process)))
+    }
+
+    /// The started child.
+    #[must_use]
+    pub fn watch(self, process: OwnedFd) -> Watch {
+        Watch::relayed(process, self.status)
+    }
+}
+
+/// An anonymous file that holds `bytes`, to be read from its start.
+pub fn file_of(bytes: &[u8]) -> Result<OwnedFd> {
+    let file = memory::create("rsmp-payload")?;
+    memory::write_at_start(&file, bytes)?;
+    Ok(file)
+}
