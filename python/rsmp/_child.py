@@ -7,6 +7,7 @@ exit handlers, then the finalizers of ``multiprocessing.util``; output is flushe
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import sys
@@ -58,7 +59,9 @@ def bootstrap(process: Any, parent_sentinel: int) -> int:
     ``parent_sentinel`` is a process descriptor of the parent. Tools replace `BaseProcess._bootstrap`, and classes
     override it: theirs is then called instead.
     """
-    replaced = type(process)._bootstrap is not _standard_bootstrap or _standard_bootstrap.__module__ != _process.__name__
+    replaced = (
+        type(process)._bootstrap is not _standard_bootstrap or _standard_bootstrap.__module__ != _process.__name__
+    )
     if replaced or sys.version_info >= (3, 13):
         code: int = process._bootstrap(parent_sentinel=parent_sentinel)
         return code
@@ -114,10 +117,8 @@ def _exit_code(leaving: SystemExit) -> int:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(AttributeError, ValueError):
             stream.flush()
-        except (AttributeError, ValueError):
-            pass
 
 
 os.register_at_fork(after_in_child=_rsmp.forget_lifeline)

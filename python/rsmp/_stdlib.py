@@ -8,14 +8,12 @@ from the standard module, so that a patch made on one side is seen on the other.
 
 from __future__ import annotations
 
-import builtins
 import importlib.util
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.reduction
 import sys
-from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from types import FunctionType, ModuleType
 from typing import Any
@@ -53,32 +51,13 @@ def load(name: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"No module named {full!r}", name=full)
     module = importlib.util.module_from_spec(spec)
-    module.__dict__["__builtins__"] = _private_builtins
     _loaded[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del _loaded[name]
         raise
-    setattr(load(parent), name.rpartition(".")[2], module)
     return module
-
-
-def _import(
-    name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] | None = (), level: int = 0
-) -> ModuleType:
-    """Import for standard modules that were loaded privately: their relative imports mean each other, not rsmp."""
-    if level == 0 or not fromlist:
-        return builtins.__import__(name, globals, locals, fromlist or (), level)
-    full = importlib.util.resolve_name("." * level + name, globals["__package__"])
-    module = load(full.partition(".")[2])
-    for attribute in fromlist:
-        if not hasattr(module, attribute):
-            load(f"{full}.{attribute}".partition(".")[2])
-    return module
-
-
-_private_builtins = {**vars(builtins), "__import__": _import}
 
 
 class _Mirror(ModuleType):

@@ -201,17 +201,7 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
         return ctx
 
 
-class _Interruptible:
-    """What Python 3.14 added to processes."""
-
-    def interrupt(self) -> None:
-        """Interrupt the process (SIGINT), as Ctrl-C does."""
-        process: Any = self
-        process._check_closed()
-        process._popen.interrupt()
-
-
-class Process(_Interruptible, _standard.Process):  # type: ignore[name-defined,misc]
+class Process(process.Interruptible, _standard.Process):  # type: ignore[name-defined,misc]
     """A process started by the default context's start method."""
 
     _start_method = None
@@ -253,7 +243,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
         return BaseContext.get_context(self, method)
 
 
-class ForkProcess(_Interruptible, _standard.ForkProcess):  # type: ignore[name-defined,misc]
+class ForkProcess(process.Interruptible, _standard.ForkProcess):  # type: ignore[name-defined,misc]
     """A process started by fork."""
 
     @staticmethod
@@ -263,7 +253,7 @@ class ForkProcess(_Interruptible, _standard.ForkProcess):  # type: ignore[name-d
         return Popen(process_obj)
 
 
-class SpawnProcess(_Interruptible, _standard.SpawnProcess):  # type: ignore[name-defined,misc]
+class SpawnProcess(process.Interruptible, _standard.SpawnProcess):  # type: ignore[name-defined,misc]
     """A process started as a fresh interpreter."""
 
     @staticmethod
@@ -273,7 +263,7 @@ class SpawnProcess(_Interruptible, _standard.SpawnProcess):  # type: ignore[name
         return Popen(process_obj)
 
 
-class ForkServerProcess(_Interruptible, _standard.ForkServerProcess):  # type: ignore[name-defined,misc]
+class ForkServerProcess(process.Interruptible, _standard.ForkServerProcess):  # type: ignore[name-defined,misc]
     """A process forked by the fork server."""
 
     @staticmethod

@@ -7,6 +7,7 @@ modules of `set_forkserver_preload`, and ends when the last process that could a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -32,7 +33,10 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._watch: Any = None
+        # The clients' end of the control socket: open in every process that may ask the server.
+        self._forkserver_alive_fd: Any = None
+        self._forkserver_pid: Any = None
+        self._watch: _rsmp.Child | None = None
 
     @property
     def _preload_modules(self) -> list[str]:
@@ -67,7 +71,14 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
         From the first its pid and then its exit code can be read (`read_signed`); what the child unpickles is to be
         written to the second. Raises `ValueError` for too many ``fds``.
         """
-        raise NotImplementedError
+        while True:
+            self.ensure_running()
+            tracker = _stdlib.load("resource_tracker").getfd()
+            descriptors = _rsmp.request_process(self._forkserver_alive_fd, tracker, list(fds))
+            if descriptors is not None:
+                return descriptors
+            with self._lock:
+                self._forget()
 
     def ensure_running(self) -> None:
         """Start the server unless it runs. A child of the server shares it."""
@@ -142,7 +153,7 @@ def serve(control: int, modules: list[str], data: dict[str, Any]) -> None:
         try:
             pid = os.fork()
         except OSError as error:
-            server.refuse(request, error.errno)
+            server.refuse(request, error.errno or 0)
             continue
         if pid == 0:
             signal.signal(signal.SIGINT, interrupt)
@@ -159,10 +170,8 @@ def _preload(modules: list[str], data: dict[str, Any]) -> None:
     if "__main__" in modules:
         _preload_main(data)
     for name in modules:
-        try:
+        with contextlib.suppress(ImportError):
             __import__(name)
-        except ImportError:
-            pass
     # Children would write out what is left in the buffers, each of them.
     _stdlib.load("util")._flush_std_streams()
 
@@ -191,7 +200,6 @@ def _start_forked(server: Any, request: Any) -> int:
     _forkserver._forkserver_alive_fd = control
     _forkserver._inherited_fds = inherited
     _stdlib.load("resource_tracker")._resource_tracker._fd = tracker
-    file = io.BytesIO(payload) if isinstance(payload, bytes) else open(payload, "rb")
-    with file:
+    with io.BytesIO(payload) if isinstance(payload, bytes) else open(payload, "rb") as file:
         process, _ = _child.load(file)
     return _child.bootstrap(process, parent)

@@ -13,7 +13,11 @@ def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
 
 
-class Popen(popen_fork.Popen, _standard.Popen):  # type: ignore[name-defined,misc]
+# Where rsmp stands in for ``multiprocessing``, the standard class derives from `popen_fork.Popen` already.
+_bases = (_standard.Popen,) if issubclass(_standard.Popen, popen_fork.Popen) else (popen_fork.Popen, _standard.Popen)
+
+
+class Popen(*_bases):  # type: ignore[misc]
     """One child. The server is its parent as far as the kernel goes, and relays the exit code."""
 
     method = "forkserver"

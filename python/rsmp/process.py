@@ -11,3 +11,15 @@ _standard = _stdlib.mirror(__name__)
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+class Interruptible:
+    """What Python 3.14 added to processes, for every version."""
+
+    _check_closed: Any
+    _popen: Any
+
+    def interrupt(self) -> None:
+        """Interrupt the process (SIGINT), as Ctrl-C does."""
+        self._check_closed()
+        self._popen.interrupt()

@@ -39,6 +39,8 @@ mod _rsmp {
     #[pymodule_export]
     use super::process::payload_file;
     #[pymodule_export]
+    use super::process::request_process;
+    #[pymodule_export]
     use super::process::tie_to_lifeline;
     #[pymodule_export]
     use super::reduction::receive_descriptors;

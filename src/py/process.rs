@@ -4,7 +4,7 @@
 //! Descriptors that Python passes are numbers; they are borrowed for one call, during which the caller keeps them open.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -13,11 +13,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::error::Kind;
-use rsmp_core::spawn::client::{self, Asking, Order};
+use rsmp_core::spawn::client::{self, Asking, Order, Source};
 use rsmp_core::spawn::watch::{Outcome, Watch};
-use rsmp_core::sys::child;
 use rsmp_core::sys::lifeline::{self, Lifeline};
 use rsmp_core::sys::seqpacket;
+use rsmp_core::sys::{child, descriptor};
 
 use crate::block;
 use crate::error::Failure;
@@ -175,18 +175,10 @@ impl Child {
             tracker: borrowed(tracker)?,
             lifeline: lifeline.as_ref().map(|line| line.reader()),
             inherited: inherited.into_iter().map(borrowed).collect::<PyResult<_>>()?,
-            payload,
+            payload: Source::Bytes(payload),
         };
         let mut asking = Asking::new(order).map_err(Failure::from)?;
-        let mut gone = false;
-        block::until(py, Deadline::NEVER, |until| match asking.send(until) {
-            Err(error) if *error.kind() == Kind::EndOfStream => {
-                gone = true;
-                Ok(Some(()))
-            }
-            other => other,
-        })?;
-        if gone {
+        if !sent(py, &mut asking)? {
             return Ok(false);
         }
         let Some((pid, process)) = block::until(py, Deadline::NEVER, |until| asking.reply(until))? else {
@@ -269,6 +261,40 @@ pub(crate) fn message_pair() -> PyResult<(RawFd, RawFd)> {
 #[pyfunction]
 pub(crate) fn payload_file(payload: &[u8]) -> PyResult<RawFd> {
     Ok(client::file_of(payload).map_err(Failure::from)?.into_raw_fd())
+}
+
+/// Ask the fork server at the other end of `control` for a child; None when there is no server.
+///
+/// Returns what to read its pid and exit code from, and what to write its payload to.
+#[pyfunction]
+pub(crate) fn request_process(
+    py: Python<'_>,
+    control: RawFd,
+    tracker: RawFd,
+    inherited: Vec<RawFd>,
+) -> PyResult<Option<(RawFd, RawFd)>> {
+    let (payload, to_payload) = descriptor::pipe().map_err(Failure::from)?;
+    let order = Order {
+        control: borrowed(control)?,
+        tracker: borrowed(tracker)?,
+        lifeline: None,
+        inherited: inherited.into_iter().map(borrowed).collect::<PyResult<_>>()?,
+        payload: Source::File(payload.as_fd()),
+    };
+    let mut asking = Asking::new(order).map_err(Failure::from)?;
+    if !sent(py, &mut asking)? {
+        return Ok(None);
+    }
+    Ok(Some((asking.into_status().into_raw_fd(), to_payload.into_raw_fd())))
+}
+
+/// Sends a request. `false`: there is no server.
+fn sent(py: Python<'_>, asking: &mut Asking<'_>) -> PyResult<bool> {
+    let outcome = block::until(py, Deadline::NEVER, |until| match asking.send(until) {
+        Err(error) if *error.kind() == Kind::EndOfStream => Ok(Some(false)),
+        other => Ok(other?.map(|()| true)),
+    })?;
+    Ok(outcome == Some(true))
 }
 
 fn borrowed<'a>(descriptor: RawFd) -> PyResult<BorrowedFd<'a>> {

@@ -21,7 +21,15 @@ pub struct Order<'a> {
     /// Descriptors for the child's own use.
     pub inherited: Vec<BorrowedFd<'a>>,
     /// What the child unpickles.
-    pub payload: &'a [u8],
+    pub payload: Source<'a>,
+}
+
+/// Where the child's payload comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    Bytes(&'a [u8]),
+    /// A descriptor to read it from.
+    File(BorrowedFd<'a>),
 }
 
 /// A request under way.
@@ -37,10 +45,13 @@ pub struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     pub fn new(order: Order<'a>) -> Result<Self> {
-        let file = if order.payload.len() > protocol::LONGEST_INLINE { Some(file_of(order.payload)?) } else { None };
+        let file = match order.payload {
+            Source::Bytes(payload) if payload.len() > protocol::LONGEST_INLINE => Some(file_of(payload)?),
+            _ => None,
+        };
         let header = Header {
             lifeline: order.lifeline.is_some(),
-            file: file.is_some(),
+            file: file.is_some() || matches!(order.payload, Source::File(_)),
             inherited: order.inherited.len() as u32,
         };
         let (status, far_status) = seqpacket::pair()?;
@@ -53,9 +64,13 @@ impl<'a> Asking<'a> {
         let Some(far_status) = &self.far_status else { return Ok(Some(())) };
         let mut descriptors = vec![far_status.as_fd(), self.parent.as_fd(), self.order.control, self.order.tracker];
         descriptors.extend(self.order.lifeline);
-        descriptors.extend(self.file.as_ref().map(AsFd::as_fd));
+        let (inline, file): (&[u8], _) = match (&self.file, self.order.payload) {
+            (Some(file), _) => (&[], Some(file.as_fd())),
+            (None, Source::File(file)) => (&[], Some(file)),
+            (None, Source::Bytes(payload)) => (payload, None),
+        };
+        descriptors.extend(file);
         descriptors.extend(&self.order.inherited);
-        let inline = if self.file.is_some() { &[] } else { self.order.payload };
         let parts = [IoSlice::new(&self.header), IoSlice::new(inline)];
         if seqpacket::send(self.order.control, &parts, &descriptors)?.is_none() {
             return seqpacket::wait_for_room(self.order.control, deadline).map(|()| None);
@@ -78,6 +93,12 @@ impl<'a> Asking<'a> {
         }
         let process = message.descriptors.into_iter().next().ok_or_else(|| Error::new(op, Kind::EndOfStream))?;
         Ok(Some((number as i32, process)))
+    }
+
+    /// Where the pid and the exit code arrive.
+    #[must_use]
+    pub fn into_status(self) -> OwnedFd {
+        self.status
     }
 
     /// The started child.

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 
 use crate::error::{Error, Result};
 
@@ -40,4 +41,9 @@ pub fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A pipe: what to read from and what to write to.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::os("make a pipe", errno))
 }

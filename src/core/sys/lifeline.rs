@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 
+use super::descriptor;
 use crate::error::{Error, Result};
 
 /// From `linux/fcntl.h`; the libc crate does not have it.
@@ -34,8 +34,7 @@ pub struct Lifeline {
 
 impl Lifeline {
     pub fn new() -> Result<Self> {
-        let (read, write) =
-            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::os("make a lifeline", errno))?;
+        let (read, write) = descriptor::pipe()?;
         Ok(Self { read, write: Mutex::new(Some(write)) })
     }
 
