@@ -16,7 +16,10 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::error::{Error, Kind, Result};
 
+mod limits;
+
 pub const PAGE: usize = 4096;
+const PIECE: u64 = 4 << 20;
 
 /// A new memory file that can grow and never shrink.
 pub fn create(name: &str) -> Result<OwnedFd> {
@@ -33,14 +36,28 @@ pub fn create(name: &str) -> Result<OwnedFd> {
 }
 
 /// Allocates `[offset, offset + len)` now, so that touching it later cannot fail with SIGBUS; grows the file to it.
+///
+/// A request beyond what the machine (or the control group) has left fails: the kernel would grant it page by page and
+/// kill some process when it runs out half-way.
 pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> Result<()> {
     let op = "allocate shared memory";
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), offset, len) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOSPC | Errno::NOMEM) => Err(Error::new(op, Kind::OutOfMemory)),
-        Err(Errno::INTR) => Err(Error::os(op, Errno::INTR)),
-        Err(errno) => Err(Error::os(op, errno)),
+    if !limits::allow(len) {
+        return Err(Error::new(op, Kind::OutOfMemory));
     }
+    let end = offset + len;
+    let mut start = offset;
+    // In pieces: the kernel drops all it did when a signal arrives, and a signal may arrive every few milliseconds.
+    while start < end {
+        let piece = (end - start).min(PIECE);
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), start, piece) {
+            Ok(()) => start += piece,
+            Err(Errno::INTR) => {}
+            // FBIG: RLIMIT_FSIZE counts memory files too.
+            Err(Errno::NOSPC | Errno::NOMEM | Errno::FBIG) => return Err(Error::new(op, Kind::OutOfMemory)),
+            Err(errno) => return Err(Error::os(op, errno)),
+        }
+    }
+    Ok(())
 }
 
 /// A random number, to tell one piece of shared memory from all others.
@@ -85,6 +102,13 @@ pub fn prefer_huge_pages(space: &mut [MaybeUninit<u8>], least: usize) {
     let _ = unsafe { rustix::mm::madvise(start.add(skip).cast::<c_void>(), len, Advice::LinuxHugepage) };
 }
 
+/// The memory a memory file holds, in bytes; less than its size where it has holes.
+pub fn held(file: impl AsFd) -> Result<u64> {
+    rustix::fs::fstat(file)
+        .map(|stat| stat.st_blocks.unsigned_abs() * 512)
+        .map_err(|errno| Error::os("read the size of shared memory", errno))
+}
+
 /// A shared, writable mapping of the first `len` bytes of a memory file.
 ///
 /// `len` may lie beyond the end of the file: the address range is then reserved, and becomes usable as the file grows.
@@ -102,13 +126,27 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     pub fn new(file: impl AsFd, len: usize) -> Result<Self> {
+        Self::part(file, 0, len)
+    }
+
+    /// `[offset, offset + len)` of the file; `offset` is a multiple of the page.
+    pub fn part(file: impl AsFd, offset: u64, len: usize) -> Result<Self> {
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: the kernel picks an unused range (null hint, no MAP_FIXED), so no existing memory is affected.
-        let base = unsafe { rustix::mm::mmap(ptr::null_mut(), len, prot, flags, file, 0) }
+        let base = unsafe { rustix::mm::mmap(ptr::null_mut(), len, prot, flags, file, offset) }
             .map_err(|errno| Error::os("map shared memory", errno))?;
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| Error::new("map shared memory", Kind::OutOfMemory))?;
         Ok(Self { base, len })
+    }
+
+    /// Takes over a range from a mapping that was forgotten.
+    ///
+    /// # Safety
+    /// `[base, base + len)` is exactly the range of a mapping, and nobody else will unmap it.
+    #[must_use]
+    pub unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
+        Self { base, len }
     }
 
     #[must_use]
