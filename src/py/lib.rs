@@ -3,6 +3,7 @@
 mod block;
 mod bytes;
 mod cells;
+mod codec;
 mod connection;
 mod error;
 mod forkserver;
@@ -16,6 +17,8 @@ mod wait;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _rsmp {
+    #[pymodule_export]
+    use super::codec::{decode_for_test, encode_for_test};
     #[pymodule_export]
     use super::connection::Connection;
     #[pymodule_export]

@@ -6,6 +6,7 @@
 //! Nothing is read ahead: between two messages no byte is held here, so a poll of the descriptor tells the truth, and
 //! the descriptor can be read by another process, or by the standard library, from the next message on.
 
+pub mod compact;
 mod header;
 mod outgoing;
 pub mod stream;
