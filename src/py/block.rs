@@ -33,3 +33,22 @@ where
         }
     }
 }
+
+/// As `until`, in one wait: for a `step` that a signal ends by itself, such as a read, a write or a poll of a descriptor.
+pub(crate) fn system_call<T, F>(py: Python<'_>, deadline: Deadline, mut step: F) -> PyResult<Option<T>>
+where
+    T: Send,
+    F: FnMut(Deadline) -> rsmp_core::Result<Option<T>> + Send,
+{
+    loop {
+        let last = deadline.has_passed();
+        let outcome = py.detach(|| step(deadline)).map_err(Failure::from)?;
+        if outcome.is_some() {
+            return Ok(outcome);
+        }
+        py.check_signals()?;
+        if last {
+            return Ok(None);
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! would with `os.write`.
 #![allow(unsafe_code)]
 
+use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::slice;
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
@@ -14,20 +15,29 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use parking_lot::Mutex;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use pyo3::{ffi, intern};
 use rsmp_core::Deadline;
-use rsmp_core::frame::stream::{self, Patience};
-use rsmp_core::frame::{self, Outgoing, Prefix};
+use rsmp_core::frame::stream::{self, Next, Part, Patience, Source};
+use rsmp_core::frame::{self, Outgoing, Prefix, plain};
 use rsmp_core::sys::foreign;
-use rsmp_core::sys::poll::{self, Interest};
 use rsmp_core::sys::socket::{self, Transport};
+use rsmp_core::sys::spin::Spin;
 
 use crate::bytes::Unfinished;
 use crate::error::Failure;
+use crate::hooks::{self, Hook};
 use crate::{block, pickle};
+
+/// Messages up to this size are read in one go, without an object made for them first.
+const SMALL: usize = 2048;
+const SPACE: [MaybeUninit<u8>; SMALL] = [MaybeUninit::uninit(); SMALL];
+
+thread_local! {
+    /// What outgoing messages are pickled into.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// `_handle` is None.
 const CLOSED: RawFd = -1;
@@ -40,86 +50,10 @@ pub(crate) struct Connection {
     readable: AtomicBool,
     writable: AtomicBool,
     transport: Transport,
+    spin: Spin,
     /// Set while `deadline` counts: during an authentication.
     bounded: AtomicBool,
     deadline: Mutex<Deadline>,
-}
-
-/// The methods that a subclass or an instance may replace, whose replacement the others then call.
-#[derive(Clone, Copy, Debug)]
-enum Hook {
-    SendBytes,
-    Send,
-    RecvBytes,
-    Recv,
-    Poll,
-    Close,
-}
-
-const HOOKS: [&str; 6] = ["_send_bytes", "_send", "_recv_bytes", "_recv", "_poll", "_close"];
-
-/// What an untouched connection is measured by.
-struct Untouched {
-    names: [Py<PyAny>; HOOKS.len()],
-    methods: [Py<PyAny>; HOOKS.len()],
-    /// The standard class: it does by the hooks what this one does by itself.
-    standard: Py<PyAny>,
-}
-
-static UNTOUCHED: PyOnceLock<Untouched> = PyOnceLock::new();
-
-impl Untouched {
-    fn get(py: Python<'_>) -> PyResult<&Self> {
-        UNTOUCHED.get_or_try_init(py, || {
-            let class = py.get_type::<Connection>();
-            let standard = py.import("rsmp._stdlib")?.getattr("load")?.call1(("connection",))?;
-            let mut names = Vec::new();
-            let mut methods = Vec::new();
-            for name in HOOKS {
-                let name = pyo3::types::PyString::intern(py, name);
-                methods.push(class.getattr(&name)?.unbind());
-                names.push(name.into_any().unbind());
-            }
-            let lengths = |_| PyTypeError::new_err("hooks");
-            Ok(Self {
-                names: names.try_into().map_err(lengths)?,
-                methods: methods.try_into().map_err(|_| PyTypeError::new_err("hooks"))?,
-                standard: standard.getattr("Connection")?.unbind(),
-            })
-        })
-    }
-}
-
-/// Whether neither the class nor the instance replaces any of `hooks`.
-fn is_untouched(connection: &Bound<'_, Connection>, hooks: &[Hook]) -> PyResult<bool> {
-    let py = connection.py();
-    let untouched = Untouched::get(py)?;
-    let class = connection.get_type();
-    for &hook in hooks {
-        let name = untouched.names[hook as usize].bind(py).cast::<pyo3::types::PyString>()?;
-        if !class.getattr(name)?.is(&untouched.methods[hook as usize]) {
-            return Ok(false);
-        }
-    }
-    // SAFETY: the object is alive; the result is a new reference or null with an exception set.
-    let attributes = unsafe {
-        let dict = ffi::PyObject_GenericGetDict(connection.as_ptr(), core::ptr::null_mut());
-        Bound::from_owned_ptr_or_err(py, dict)?.cast_into::<PyDict>()?
-    };
-    if attributes.is_empty() {
-        return Ok(true);
-    }
-    for &hook in hooks {
-        if attributes.contains(untouched.names[hook as usize].bind(py))? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// The standard class's method `name`, which goes through the replaced hooks.
-fn inherited<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    Untouched::get(py)?.standard.bind(py).getattr(name)
 }
 
 #[pymethods]
@@ -133,6 +67,7 @@ impl Connection {
             readable: AtomicBool::new(true),
             writable: AtomicBool::new(true),
             transport: Transport::default(),
+            spin: Spin::default(),
             bounded: AtomicBool::new(false),
             deadline: Mutex::new(Deadline::NEVER),
         }
@@ -225,7 +160,7 @@ impl Connection {
         if slf.get().closed() {
             return Ok(());
         }
-        if is_untouched(slf, &[Hook::Close])? {
+        if hooks::are_own(slf, &[Hook::Close])? {
             // Given up first: another thread that closes at the same time must not close the number's next owner.
             return match slf.get().handle.swap(CLOSED, Ordering::Relaxed) {
                 CLOSED => Ok(()),
@@ -264,12 +199,23 @@ impl Connection {
         let this = slf.get();
         this.number()?;
         this.check_writable()?;
-        if !is_untouched(slf, &[Hook::SendBytes, Hook::Send])? {
-            return inherited(slf.py(), "send")?.call1((slf, obj)).map(drop);
+        if !hooks::are_own(slf, &[Hook::SendBytes, Hook::Send])? {
+            return hooks::inherited(slf.py(), "send")?.call1((slf, obj)).map(drop);
         }
-        let mut scratch = Vec::new();
-        pickle::dumps(obj, &mut scratch)?;
-        this.write(slf.py(), Outgoing::new(&scratch))
+        if let Ok(bytes) = obj.cast_exact::<PyBytes>()
+            && bytes.as_bytes().len() >= plain::LEAST
+            && let Some(protocol) = pickle::protocol(slf.py())?
+            && let Some(head) = plain::head(protocol, bytes.as_bytes().len())
+        {
+            return this.write(slf.py(), Outgoing::of_parts([&head, bytes.as_bytes(), &plain::TAIL]));
+        }
+        let mut scratch = SCRATCH.take();
+        scratch.resize(frame::HEADROOM, 0);
+        let outcome = pickle::dumps(obj, &mut scratch)
+            .and_then(|()| this.write(slf.py(), Outgoing::raw(frame::seal(&mut scratch))));
+        pickle::recycle(&mut scratch);
+        SCRATCH.set(scratch);
+        outcome
     }
 
     /// Send the bytes data from a bytes-like object
@@ -278,8 +224,8 @@ impl Connection {
         let this = slf.get();
         this.number()?;
         this.check_writable()?;
-        if !is_untouched(slf, &[Hook::SendBytes, Hook::Send])? {
-            return inherited(slf.py(), "send_bytes")?.call1((slf, buf, offset, size)).map(drop);
+        if !hooks::are_own(slf, &[Hook::SendBytes, Hook::Send])? {
+            return hooks::inherited(slf.py(), "send_bytes")?.call1((slf, buf, offset, size)).map(drop);
         }
         with_bytes(buf, |bytes| {
             let bytes = part(bytes, offset, size)?;
@@ -288,8 +234,8 @@ impl Connection {
     }
 
     fn _send_bytes(slf: &Bound<'_, Self>, buf: &Bound<'_, PyAny>) -> PyResult<()> {
-        if !is_untouched(slf, &[Hook::Send])? {
-            return inherited(slf.py(), "_send_bytes")?.call1((slf, buf)).map(drop);
+        if !hooks::are_own(slf, &[Hook::Send])? {
+            return hooks::inherited(slf.py(), "_send_bytes")?.call1((slf, buf)).map(drop);
         }
         with_bytes(buf, |bytes| slf.get().write(slf.py(), Outgoing::new(bytes)))
     }
@@ -303,11 +249,18 @@ impl Connection {
         let this = slf.get();
         this.number()?;
         this.check_readable()?;
-        if !is_untouched(slf, &[Hook::RecvBytes, Hook::Recv])? {
-            return inherited(slf.py(), "recv")?.call1((slf,));
+        if !hooks::are_own(slf, &[Hook::RecvBytes, Hook::Recv])? {
+            return hooks::inherited(slf.py(), "recv")?.call1((slf,));
         }
-        let message = Self::receive(slf, None)?;
-        pickle::loads_from(message.as_any())
+        let mut space = SPACE;
+        let message = match Self::next(slf, &mut space)? {
+            Next::Whole(length) => return pickle::loads(slf.py(), initialised(&space[..length])),
+            Next::Length(length) => this.receive_pickle(slf.py(), length)?,
+        };
+        match message {
+            Message::Object(object) => Ok(object.into_any()),
+            Message::Pickle(pickle) => pickle::loads_from(pickle.as_any()),
+        }
     }
 
     /// Receive bytes data as a bytes object.
@@ -319,8 +272,8 @@ impl Connection {
         if maxlength.is_some_and(|length| length < 0) {
             return Err(PyValueError::new_err("negative maxlength"));
         }
-        if !is_untouched(slf, &[Hook::RecvBytes, Hook::Recv])? {
-            return inherited(slf.py(), "recv_bytes")?.call1((slf, maxlength));
+        if !hooks::are_own(slf, &[Hook::RecvBytes, Hook::Recv])? {
+            return hooks::inherited(slf.py(), "recv_bytes")?.call1((slf, maxlength));
         }
         Self::receive(slf, maxlength).map(Bound::into_any)
     }
@@ -337,8 +290,8 @@ impl Connection {
         let this = slf.get();
         this.number()?;
         this.check_readable()?;
-        if !is_untouched(slf, &[Hook::RecvBytes, Hook::Recv])? {
-            return inherited(slf.py(), "recv_bytes_into")?.call1((slf, buf, offset));
+        if !hooks::are_own(slf, &[Hook::RecvBytes, Hook::Recv])? {
+            return hooks::inherited(slf.py(), "recv_bytes_into")?.call1((slf, buf, offset));
         }
         let buffer = PyUntypedBuffer::get(buf)?;
         if buffer.readonly() {
@@ -352,7 +305,7 @@ impl Connection {
         if offset > capacity {
             return Err(PyValueError::new_err("offset too large"));
         }
-        let length = Self::receive_length(slf)?;
+        let length = Self::next_length(slf)?;
         if length > capacity - offset {
             let message = this.receive_bytes(py, length)?;
             let class = py.import("rsmp.context")?.getattr("BufferTooShort")?;
@@ -363,17 +316,17 @@ impl Connection {
             let start = buffer.buf_ptr().cast::<MaybeUninit<u8>>().add(offset);
             slice::from_raw_parts_mut(start, length)
         };
-        this.fill(py, space, &mut 0)?;
+        this.fill(py, Part::First, space, &mut 0)?;
         buffer.release(py);
         Ok(length.into_pyobject(py)?.into_any())
     }
 
     #[pyo3(signature = (maxsize=None))]
     fn _recv_bytes<'py>(slf: &Bound<'py, Self>, maxsize: Option<i128>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if !is_untouched(slf, &[Hook::Recv])? {
-            return inherited(slf.py(), "_recv_bytes")?.call1((slf, maxsize)).map(Some);
+        if !hooks::are_own(slf, &[Hook::Recv])? {
+            return hooks::inherited(slf.py(), "_recv_bytes")?.call1((slf, maxsize)).map(Some);
         }
-        let length = Self::receive_length(slf)?;
+        let length = Self::next_length(slf)?;
         if maxsize.is_some_and(|most| length as i128 > most) {
             return Ok(None);
         }
@@ -390,7 +343,7 @@ impl Connection {
         let this = slf.get();
         this.number()?;
         this.check_readable()?;
-        if !is_untouched(slf, &[Hook::Poll])? {
+        if !hooks::are_own(slf, &[Hook::Poll])? {
             return slf.call_method1(intern!(slf.py(), "_poll"), (timeout,))?.is_truthy();
         }
         this.wait_readable(slf.py(), timeout)
@@ -398,10 +351,8 @@ impl Connection {
 
     #[pyo3(name = "_poll", signature = (timeout))]
     fn wait_readable(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let fd = self.fd()?;
-        let ready = block::until(py, Deadline::from_seconds(timeout), |until| {
-            Ok(poll::one(fd, Interest::Read, until)?.then_some(()))
-        })?;
+        let (source, _) = self.source()?;
+        let ready = block::system_call(py, Deadline::from_seconds(timeout), |until| source.wait(until))?;
         Ok(ready.is_some())
     }
 
@@ -422,6 +373,11 @@ impl Connection {
         Ok(foreign::borrow(self.number()?).map_err(Failure::from)?)
     }
 
+    fn source(&self) -> PyResult<(Source<'_>, Deadline)> {
+        let (patience, deadline) = self.patience();
+        Ok((Source { fd: self.fd()?, transport: &self.transport, spin: &self.spin, patience }, deadline))
+    }
+
     fn patience(&self) -> (Patience, Deadline) {
         if self.bounded.load(Ordering::Relaxed) {
             (Patience::Bounded, *self.deadline.lock())
@@ -433,57 +389,123 @@ impl Connection {
     fn write(&self, py: Python<'_>, mut message: Outgoing<'_>) -> PyResult<()> {
         let fd = self.fd()?;
         let (_, deadline) = self.patience();
-        block::until(py, deadline, |until| stream::write(fd, &mut message, until))?.ok_or_else(timed_out)
+        block::system_call(py, deadline, |until| stream::write(fd, &self.transport, &mut message, until))?
+            .ok_or_else(timed_out)
     }
 
     /// The next message, unless it is longer than `most`.
     fn receive<'py>(slf: &Bound<'py, Self>, most: Option<i128>) -> PyResult<Bound<'py, PyBytes>> {
-        let length = Self::receive_length(slf)?;
-        if most.is_some_and(|most| length as i128 > most) {
-            Self::bad_message_length(slf)?;
+        let mut space = SPACE;
+        let limit = most.and_then(|most| usize::try_from(most).ok()).map_or(SMALL, |most| most.min(SMALL));
+        match Self::next(slf, &mut space[..limit])? {
+            Next::Whole(length) => Ok(PyBytes::new(slf.py(), initialised(&space[..length]))),
+            Next::Length(length) => {
+                if most.is_some_and(|most| i128::from(length) > most) {
+                    Self::bad_message_length(slf)?;
+                }
+                slf.get().receive_bytes(slf.py(), size(length)?)
+            }
         }
-        slf.get().receive_bytes(slf.py(), length)
     }
 
-    fn receive_length(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        let this = slf.get();
-        let fd = this.fd()?;
-        let (_, deadline) = this.patience();
-        let mut prefix = Prefix::default();
+    /// The next message into `space`, or only its length if it is longer.
+    fn next(slf: &Bound<'_, Self>, space: &mut [MaybeUninit<u8>]) -> PyResult<Next> {
+        let (source, deadline) = slf.get().source()?;
+        let (mut prefix, mut filled) = (Prefix::default(), 0);
         let outcome =
-            block::until(slf.py(), deadline, |until| stream::read_prefix(fd, &this.transport, &mut prefix, until));
+            block::system_call(slf.py(), deadline, |until| source.next(&mut prefix, space, &mut filled, until));
         if prefix.length().is_err() {
             Self::bad_message_length(slf)?;
         }
-        let length = outcome?.ok_or_else(timed_out)?;
-        usize::try_from(length).map_err(|_| PyMemoryError::new_err(()))
+        outcome?.ok_or_else(timed_out)
+    }
+
+    fn next_length(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        match Self::next(slf, &mut [])? {
+            Next::Whole(length) => Ok(length),
+            Next::Length(length) => size(length),
+        }
     }
 
     /// A message of `length` bytes, whose length was read before.
     fn receive_bytes<'py>(&self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let mut filled = 0;
-        let mut capacity = frame::room(length, filled);
-        let mut message = Unfinished::with_capacity(py, capacity)?;
+        self.receive_after(py, Part::First, &[], length)
+    }
+
+    /// `length` bytes of a message, of which the `beginning` was read before.
+    fn receive_after<'py>(
+        &self,
+        py: Python<'py>,
+        part: Part,
+        beginning: &[u8],
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let mut filled = beginning.len();
+        let mut message = Unfinished::with_capacity(py, frame::room(length, filled))?;
+        for (space, byte) in message.space().iter_mut().zip(beginning) {
+            space.write(*byte);
+        }
         loop {
-            self.fill(py, message.space(), &mut filled)?;
+            self.fill(py, part, message.space(), &mut filled)?;
             if filled == length {
                 return Ok(message.finish());
             }
-            capacity = frame::room(length, filled).max(capacity);
-            message.grow(capacity)?;
+            message.grow(frame::room(length, filled))?;
         }
     }
 
-    fn fill(&self, py: Python<'_>, space: &mut [MaybeUninit<u8>], filled: &mut usize) -> PyResult<()> {
-        let fd = self.fd()?;
-        let (patience, deadline) = self.patience();
-        block::until(py, deadline, |until| stream::read_body(fd, &self.transport, space, filled, patience, until))?
-            .ok_or_else(timed_out)
+    /// A message whose length was read before; the contents of a large `bytes` object go straight to their place.
+    fn receive_pickle<'py>(&self, py: Python<'py>, length: u64) -> PyResult<Message<'py>> {
+        let length = size(length)?;
+        if length < plain::LEAST || length > frame::room(length, 0) || pickle::protocol(py)?.is_none() {
+            return self.receive_bytes(py, length).map(Message::Pickle);
+        }
+        let head: [u8; plain::HEAD] = self.receive_array(py, Part::First)?;
+        let Some(contents) = plain::contents(head, length) else {
+            return self.receive_after(py, Part::Later, &head, length).map(Message::Pickle);
+        };
+        let object = self.receive_after(py, Part::Later, &[], contents)?;
+        let tail: [u8; plain::TAIL.len()] = self.receive_array(py, Part::Later)?;
+        if tail == plain::TAIL {
+            return Ok(Message::Object(object));
+        }
+        let whole = [&head, object.as_bytes(), &tail].concat();
+        Ok(Message::Pickle(PyBytes::new(py, &whole)))
+    }
+
+    fn receive_array<const N: usize>(&self, py: Python<'_>, part: Part) -> PyResult<[u8; N]> {
+        let mut space = [MaybeUninit::uninit(); N];
+        self.fill(py, part, &mut space, &mut 0)?;
+        let mut array = [0; N];
+        array.copy_from_slice(initialised(&space));
+        Ok(array)
+    }
+
+    fn fill(&self, py: Python<'_>, part: Part, space: &mut [MaybeUninit<u8>], filled: &mut usize) -> PyResult<()> {
+        let (source, deadline) = self.source()?;
+        block::system_call(py, deadline, |until| source.fill(part, space, filled, until))?.ok_or_else(timed_out)
     }
 }
 
+/// A large message.
+enum Message<'py> {
+    /// The object itself.
+    Object(Bound<'py, PyBytes>),
+    Pickle(Bound<'py, PyBytes>),
+}
+
 fn close(py: Python<'_>, number: RawFd) -> PyResult<()> {
-    block::until(py, Deadline::NEVER, |_| foreign::close(number).map(Some)).map(drop)
+    block::system_call(py, Deadline::NEVER, |_| foreign::close(number).map(Some)).map(drop)
+}
+
+/// The bytes that a message was read into.
+fn initialised(bytes: &[MaybeUninit<u8>]) -> &[u8] {
+    // SAFETY: the callers pass what `Source` says it has filled.
+    unsafe { slice::from_raw_parts(bytes.as_ptr().cast::<u8>(), bytes.len()) }
+}
+
+fn size(length: u64) -> PyResult<usize> {
+    usize::try_from(length).map_err(|_| PyMemoryError::new_err(()))
 }
 
 fn timed_out() -> PyErr {

@@ -8,6 +8,7 @@ mod connection;
 mod error;
 mod forkserver;
 mod heap;
+mod hooks;
 mod pickle;
 mod process;
 mod reduction;

@@ -115,6 +115,15 @@ pub(crate) fn dumps(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
     Ok(())
 }
 
+/// The pickle protocol in use; `None` when a program's own class writes and reads the pickles.
+pub(crate) fn protocol(py: Python<'_>) -> PyResult<Option<u8>> {
+    let standard = standard(py)?;
+    if standard.replaced(py)?.is_some() {
+        return Ok(None);
+    }
+    standard.protocol.bind(py).extract().map(Some)
+}
+
 /// The object that `data` is the pickle of.
 pub(crate) fn loads<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     loads_from(&PyBytes::new(py, data))

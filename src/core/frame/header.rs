@@ -116,6 +116,21 @@ impl Prefix {
     }
 }
 
+/// How many bytes a message must leave free before it for `seal`.
+pub const HEADROOM: usize = LONG;
+
+/// Puts the header of the message that lies in `buffer` after `HEADROOM` bytes right before it; returns both.
+///
+/// # Panics
+/// If there is no headroom.
+#[must_use]
+pub fn seal(buffer: &mut [u8]) -> &[u8] {
+    let header = Header::new(buffer.len() - HEADROOM);
+    let start = HEADROOM - header.len;
+    buffer[start..HEADROOM].copy_from_slice(header.as_bytes());
+    &buffer[start..]
+}
+
 /// How much memory to have for a message announced as `length` bytes when `received` of them have come.
 #[must_use]
 pub fn room(length: usize, received: usize) -> usize {

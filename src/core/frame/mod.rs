@@ -9,7 +9,8 @@
 pub mod compact;
 mod header;
 mod outgoing;
+pub mod plain;
 pub mod stream;
 
-pub use header::{Header, LONGEST, Prefix, room};
+pub use header::{HEADROOM, Header, LONGEST, Prefix, room, seal};
 pub use outgoing::Outgoing;

@@ -16,15 +16,57 @@ use crate::clock::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::sys::poll::{self, Interest};
 use crate::sys::socket::{self, Transport};
+use crate::sys::spin::Spin;
 
 const SEND: &str = "send";
 const RECEIVE: &str = "receive";
 
+/// How long the other side may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it takes: the kernel waits, and a signal ends its wait.
+    Endless,
+    /// To the deadline: look before each read.
+    Bounded,
+}
+
+/// Where messages come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'call> {
+    pub fd: BorrowedFd<'call>,
+    pub transport: &'call Transport,
+    pub spin: &'call Spin,
+    pub patience: Patience,
+}
+
+/// Which bytes of a message are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The first after its length, where the standard library calls an end of the stream an end of file.
+    First,
+    /// Later ones, where the message is cut short by it.
+    Later,
+}
+
+/// What `Source::next` read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A message of this length, into the space it was given.
+    Whole(usize),
+    /// Only the length of the message: it is longer than that space.
+    Length(u64),
+}
+
 /// Writes `message`. Where the descriptor blocks, this does: beyond `until`, but not beyond a signal.
-pub fn write(fd: BorrowedFd<'_>, message: &mut Outgoing<'_>, until: Deadline) -> Result<Option<()>> {
+pub fn write(
+    fd: BorrowedFd<'_>,
+    transport: &Transport,
+    message: &mut Outgoing<'_>,
+    until: Deadline,
+) -> Result<Option<()>> {
     while !message.is_complete() {
         let (slices, count) = message.remaining();
-        match socket::write(fd, &slices[..count]) {
+        match socket::write(fd, transport, &slices[..count]) {
             Ok(written) => message.advance(written),
             Err(Errno::INTR) => return Ok(None),
             Err(Errno::AGAIN) if message.has_started() => {
@@ -38,76 +80,97 @@ pub fn write(fd: BorrowedFd<'_>, message: &mut Outgoing<'_>, until: Deadline) ->
     Ok(Some(()))
 }
 
-/// Reads the length of the next message.
-pub fn read_prefix(
-    fd: BorrowedFd<'_>,
-    transport: &Transport,
-    prefix: &mut Prefix,
-    until: Deadline,
-) -> Result<Option<u64>> {
-    loop {
-        if let Some(length) = prefix.length()? {
-            return Ok(Some(length));
-        }
-        match socket::try_read(fd, transport, prefix.space()) {
-            Ok(0) if prefix.is_between_parts() => return Err(Error::new(RECEIVE, Kind::EndOfStream)),
-            Ok(0) => return Err(cut_short()),
-            Ok(count) => prefix.advance(count),
-            Err(Errno::INTR) => return Ok(None),
-            Err(Errno::AGAIN) => {
-                if prefix.is_empty() && socket::is_nonblocking(fd) {
-                    return Err(Error::os(RECEIVE, Errno::AGAIN));
-                }
-                if !poll::one(fd, Interest::Read, until)? {
-                    return Ok(None);
-                }
+impl Source<'_> {
+    /// Reads the next message, or only its length if it is longer than `space`. `filled` starts at 0.
+    pub fn next(
+        &self,
+        prefix: &mut Prefix,
+        space: &mut [MaybeUninit<u8>],
+        filled: &mut usize,
+        until: Deadline,
+    ) -> Result<Option<Next>> {
+        let length = loop {
+            if let Some(length) = prefix.length()? {
+                break length;
             }
-            Err(errno) => return Err(Error::os(RECEIVE, errno)),
-        }
-    }
-}
-
-/// How long a message whose beginning came may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// As long as it takes: the kernel gathers it, and a signal or its end ends the wait.
-    Endless,
-    /// To the deadline: look before each read.
-    Bounded,
-}
-
-/// Reads into `space[*filled..]` until it is full; the body of a message starts with `*filled` 0.
-pub fn read_body(
-    fd: BorrowedFd<'_>,
-    transport: &Transport,
-    space: &mut [MaybeUninit<u8>],
-    filled: &mut usize,
-    patience: Patience,
-    until: Deadline,
-) -> Result<Option<()>> {
-    while *filled < space.len() {
-        let rest = &mut space[*filled..];
-        let outcome = if patience == Patience::Endless {
-            socket::read_all(fd, transport, rest)
-        } else if poll::one(fd, Interest::Read, until)? {
-            socket::read(fd, rest)
-        } else {
-            return Ok(None);
+            match self.read_prefix(prefix) {
+                Ok(0) if prefix.is_between_parts() => return Err(Error::new(RECEIVE, Kind::EndOfStream)),
+                Ok(0) => return Err(cut_short()),
+                Ok(count) => prefix.advance(count),
+                Err(Errno::AGAIN) if !prefix.is_empty() || self.patience == Patience::Bounded => {
+                    if !poll::one(self.fd, Interest::Read, until)? {
+                        return Ok(None);
+                    }
+                }
+                Err(Errno::INTR) => return Ok(None),
+                Err(errno) => return Err(Error::os(RECEIVE, errno)),
+            }
         };
-        match outcome {
-            Ok(0) if *filled == 0 => return Err(Error::new(RECEIVE, Kind::EndOfStream)),
-            Ok(0) => return Err(cut_short()),
-            Ok(count) => *filled += count,
-            Err(Errno::INTR) => return Ok(None),
-            Err(Errno::AGAIN) => {
-                if !poll::one(fd, Interest::Read, until)? {
-                    return Ok(None);
-                }
-            }
-            Err(errno) => return Err(Error::os(RECEIVE, errno)),
+        match usize::try_from(length).ok().and_then(|length| space.get_mut(..length)) {
+            Some(space) => Ok(self.fill(Part::First, space, filled, until)?.map(|()| Next::Whole(space.len()))),
+            None => Ok(Some(Next::Length(length))),
         }
     }
-    Ok(Some(()))
+
+    /// Reads into `space[*filled..]` until it is full; `filled` starts at 0.
+    pub fn fill(
+        &self,
+        part: Part,
+        space: &mut [MaybeUninit<u8>],
+        filled: &mut usize,
+        until: Deadline,
+    ) -> Result<Option<()>> {
+        while *filled < space.len() {
+            let rest = &mut space[*filled..];
+            let outcome = if self.patience == Patience::Endless {
+                socket::read_all(self.fd, self.transport, rest)
+            } else if poll::one(self.fd, Interest::Read, until)? {
+                socket::read(self.fd, rest)
+            } else {
+                return Ok(None);
+            };
+            match outcome {
+                Ok(0) if *filled == 0 && part == Part::First => return Err(Error::new(RECEIVE, Kind::EndOfStream)),
+                Ok(0) => return Err(cut_short()),
+                Ok(count) => *filled += count,
+                Err(Errno::INTR) => return Ok(None),
+                Err(Errno::AGAIN) => {
+                    if !poll::one(self.fd, Interest::Read, until)? {
+                        return Ok(None);
+                    }
+                }
+                Err(errno) => return Err(Error::os(RECEIVE, errno)),
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Waits for something to read, the end of the stream included.
+    pub fn wait(&self, until: Deadline) -> Result<Option<()>> {
+        if until == Deadline::PASSED {
+            return Ok(poll::one(self.fd, Interest::Read, until)?.then_some(()));
+        }
+        let look = || match poll::one(self.fd, Interest::Read, Deadline::PASSED) {
+            Ok(false) => None,
+            outcome => Some(outcome),
+        };
+        let ready = match self.spin.look(look) {
+            Some(outcome) => outcome?,
+            None => poll::one(self.fd, Interest::Read, until)?,
+        };
+        Ok(ready.then_some(()))
+    }
+
+    fn read_prefix(&self, prefix: &mut Prefix) -> core::result::Result<usize, Errno> {
+        if self.patience == Patience::Bounded {
+            return socket::try_read(self.fd, self.transport, prefix.space());
+        }
+        let found = self.spin.look(|| match socket::try_read(self.fd, self.transport, prefix.space()) {
+            Err(Errno::AGAIN) => None,
+            outcome => Some(outcome),
+        });
+        found.unwrap_or_else(|| socket::read_some(self.fd, self.transport, prefix.space()))
+    }
 }
 
 fn cut_short() -> Error {

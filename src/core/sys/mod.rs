@@ -13,3 +13,4 @@ pub mod robust;
 pub mod segment;
 pub mod seqpacket;
 pub mod socket;
+pub mod spin;

@@ -6,7 +6,6 @@ use core::mem::MaybeUninit;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -43,6 +42,14 @@ impl Transport {
     /// `poll(2)`, then `read(2)`.
     const OTHER: u8 = 2;
 
+    fn is_socket(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::SOCKET
+    }
+
+    fn is_no_socket(&self) {
+        self.0.store(Self::PIPE, Ordering::Relaxed);
+    }
+
     /// The descriptor was replaced by another.
     pub fn forget(&self) {
         self.0.store(Self::SOCKET, Ordering::Relaxed);
@@ -54,7 +61,7 @@ pub fn try_read(fd: BorrowedFd<'_>, transport: &Transport, space: &mut [u8]) -> 
     loop {
         match transport.0.load(Ordering::Relaxed) {
             Transport::SOCKET => match rustix::net::recv(fd, &mut *space, RecvFlags::DONTWAIT) {
-                Err(Errno::NOTSOCK) => transport.0.store(Transport::PIPE, Ordering::Relaxed),
+                Err(Errno::NOTSOCK) => transport.is_no_socket(),
                 outcome => return outcome.map(|(count, _)| count),
             },
             Transport::PIPE => {
@@ -81,15 +88,26 @@ pub fn read(fd: BorrowedFd<'_>, space: &mut [MaybeUninit<u8>]) -> core::result::
     rustix::io::read(fd, space).map(|(read, _)| read.len())
 }
 
+/// As `read`, by the shortest way to it.
+pub fn read_some(fd: BorrowedFd<'_>, transport: &Transport, space: &mut [u8]) -> core::result::Result<usize, Errno> {
+    if transport.is_socket() {
+        match rustix::net::recv(fd, &mut *space, RecvFlags::empty()) {
+            Err(Errno::NOTSOCK) => transport.is_no_socket(),
+            outcome => return outcome.map(|(count, _)| count),
+        }
+    }
+    rustix::io::read(fd, space)
+}
+
 /// As `read`, but a socket waits until `space` is full.
 pub fn read_all(
     fd: BorrowedFd<'_>,
     transport: &Transport,
     space: &mut [MaybeUninit<u8>],
 ) -> core::result::Result<usize, Errno> {
-    if transport.0.load(Ordering::Relaxed) == Transport::SOCKET {
+    if transport.is_socket() {
         match rustix::net::recv(fd, &mut *space, RecvFlags::WAITALL) {
-            Err(Errno::NOTSOCK) => {}
+            Err(Errno::NOTSOCK) => transport.is_no_socket(),
             outcome => return outcome.map(|(_, count)| count),
         }
     }
@@ -97,14 +115,15 @@ pub fn read_all(
 }
 
 /// Writes the slices, as one piece as far as the kernel takes them.
-pub fn write(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> core::result::Result<usize, Errno> {
-    rustix::io::writev(fd, slices)
-}
-
-/// Whether the descriptor is in non-blocking mode.
-#[must_use]
-pub fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+pub fn write(fd: BorrowedFd<'_>, transport: &Transport, slices: &[IoSlice<'_>]) -> core::result::Result<usize, Errno> {
+    let [slice] = slices else { return rustix::io::writev(fd, slices) };
+    if transport.is_socket() {
+        match rustix::net::send(fd, slice, SendFlags::empty()) {
+            Err(Errno::NOTSOCK) => transport.is_no_socket(),
+            outcome => return outcome,
+        }
+    }
+    rustix::io::write(fd, slice)
 }
 
 /// Sends `descriptors` with the byte `note` over a Unix socket. `None`: a signal came, or `until` passed.

@@ -1,0 +1,107 @@
+//! Whether a connection's hooks are its own: the private methods that a subclass, or an assignment to an instance or to
+//! the class, may replace, and that the standard methods go through.
+//!
+//! # Safety
+//! Reads a type's version tag and an instance's dictionary through the C API, with references to both held.
+#![allow(unsafe_code)]
+
+use core::ptr;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString, PyType};
+use rsmp_core::atomic::{AtomicU32, Ordering};
+
+use crate::connection::Connection;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hook {
+    SendBytes,
+    Send,
+    RecvBytes,
+    Recv,
+    Poll,
+    Close,
+}
+
+const NAMES: [&str; 6] = ["_send_bytes", "_send", "_recv_bytes", "_recv", "_poll", "_close"];
+
+/// What an untouched connection is measured by.
+struct Own {
+    names: [Py<PyString>; NAMES.len()],
+    methods: [Py<PyAny>; NAMES.len()],
+    /// The standard class: it does by the hooks what the native one does by itself.
+    standard: Py<PyAny>,
+}
+
+static OWN: PyOnceLock<Own> = PyOnceLock::new();
+
+/// The version of the class last found to replace nothing. A change to a class, or to one it inherits from, gives it
+/// another version, and no version is given twice.
+static UNTOUCHED: AtomicU32 = AtomicU32::new(0);
+
+/// Whether neither the class nor the instance replaces any of `hooks`.
+pub(crate) fn are_own(connection: &Bound<'_, Connection>, hooks: &[Hook]) -> PyResult<bool> {
+    let py = connection.py();
+    let class = connection.get_type();
+    // SAFETY: the class is alive, and so is its type object.
+    let version = unsafe { (*class.as_type_ptr()).tp_version_tag };
+    if version == 0 || version != UNTOUCHED.load(Ordering::Relaxed) {
+        if own(py)?.differ(&class, hooks)? {
+            return Ok(false);
+        }
+        if !own(py)?
+            .differ(&class, &[Hook::SendBytes, Hook::Send, Hook::RecvBytes, Hook::Recv, Hook::Poll, Hook::Close])?
+        {
+            // SAFETY: as above; the look-ups have given the class a version.
+            UNTOUCHED.store(unsafe { (*class.as_type_ptr()).tp_version_tag }, Ordering::Relaxed);
+        }
+    }
+    // SAFETY: the object is alive; the result is a new reference, or null with an exception set.
+    let attributes = unsafe {
+        let dict = ffi::PyObject_GenericGetDict(connection.as_ptr(), ptr::null_mut());
+        Bound::from_owned_ptr_or_err(py, dict)?.cast_into_unchecked::<PyDict>()
+    };
+    if attributes.is_empty() {
+        return Ok(true);
+    }
+    for &hook in hooks {
+        if attributes.contains(&own(py)?.names[hook as usize])? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The standard class's method `name`, which goes through the hooks.
+pub(crate) fn inherited<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    own(py)?.standard.bind(py).getattr(name)
+}
+
+fn own(py: Python<'_>) -> PyResult<&Own> {
+    OWN.get_or_try_init(py, || {
+        let class = py.get_type::<Connection>();
+        let names = NAMES.map(|name| PyString::intern(py, name));
+        let methods = names.iter().map(|name| class.getattr(name).map(Bound::unbind)).collect::<PyResult<Vec<_>>>()?;
+        let standard = py.import("rsmp._stdlib")?.getattr("load")?.call1(("connection",))?;
+        Ok(Own {
+            names: names.map(Bound::unbind),
+            methods: methods.try_into().map_err(|_| PyRuntimeError::new_err("hooks"))?,
+            standard: standard.getattr("Connection")?.unbind(),
+        })
+    })
+}
+
+impl Own {
+    /// Whether the class replaces any of `hooks`.
+    fn differ(&self, class: &Bound<'_, PyType>, hooks: &[Hook]) -> PyResult<bool> {
+        for &hook in hooks {
+            if !class.getattr(&self.names[hook as usize])?.is(&self.methods[hook as usize]) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
