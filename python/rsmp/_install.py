@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Any
 
 from rsmp import _stdlib
 
-__all__ = ["install", "installed"]
+__all__ = ["install", "installed", "take_over"]
 
 
 class _Alias:
@@ -50,16 +51,37 @@ def installed() -> bool:
 def install() -> None:
     """Make every later ``import multiprocessing``, here and in children, mean rsmp.
 
-    Call it before anything imports ``multiprocessing``: a module that already bound the standard one keeps it.
+    Call it before anything imports ``multiprocessing``: a module that already holds the standard one keeps it, which
+    works, but not on rsmp. A `RuntimeWarning` names such modules.
     """
     if installed():
         return
-    for name, module in list(sys.modules.items()):
-        if name.startswith("multiprocessing."):
-            # Keep what is loaded for the mirrors, then let the alias answer for the name.
-            _stdlib.load(name.partition(".")[2])
-            del sys.modules[name]
-            del module
+    holders = _holders()
+    take_over()
+    if holders:
+        names = ", ".join(holders)
+        warnings.warn(f"imported before rsmp.install(), and still on multiprocessing: {names}", RuntimeWarning, 2)
+
+
+def take_over() -> None:
+    """Do what `install` does, without a warning: for programs that could not have called it earlier."""
+    if installed():
+        return
+    for name in [name for name in sys.modules if name.startswith("multiprocessing.")]:
+        # Keep what is loaded for the mirrors, then let the alias answer for the name.
+        _stdlib.load(name.partition(".")[2])
+        del sys.modules[name]
     sys.modules["multiprocessing"] = sys.modules["rsmp"]
     finder: Any = _Alias()
     sys.meta_path.insert(0, finder)
+
+
+def _holders() -> list[str]:
+    """Return the modules, apart from both libraries, that hold a standard module under some name."""
+    standard = {id(module) for name, module in sys.modules.items() if name.partition(".")[0] == "multiprocessing"}
+    return sorted(
+        name
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] not in ("multiprocessing", "rsmp", "__mp_main__")
+        and any(id(value) in standard for value in list(getattr(module, "__dict__", {}).values()))
+    )

@@ -108,7 +108,7 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
         data = {name: data[name] for name in keep if name in data}
         program = f"from rsmp.forkserver import serve; serve({server}, {modules!r}, {data!r})"
         if installed():
-            program = f"import rsmp; rsmp.install(); {program}"
+            program = f"from rsmp._install import take_over; take_over(); {program}"
         if getattr(sys, "frozen", False):
             # The text by which the hooks of frozen programs know a fork server.
             program = f"from multiprocessing.forkserver import main; {program}"

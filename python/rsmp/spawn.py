@@ -43,7 +43,7 @@ def get_command_line(**kwds: Any) -> list[str]:
     arguments = ", ".join(f"{name}={value!r}" for name, value in kwds.items())
     program = f"from rsmp.spawn import spawn_main; spawn_main({arguments})"
     if installed():
-        program = f"import rsmp; rsmp.install(); {program}"
+        program = f"from rsmp._install import take_over; take_over(); {program}"
     options = _stdlib.load("util")._args_from_interpreter_flags()
     return [_standard.get_executable(), *options, "-c", program, "--multiprocessing-fork"]
 

@@ -95,7 +95,7 @@ impl Server {
             Ok(process) => process,
             Err(error) => {
                 child::kill_unwatched(pid);
-                refused(&status, if let Kind::Os(errno) = error.kind() { errno.raw_os_error() } else { libc::ENOMEM });
+                refused(&status, if let Kind::Os(errno) = error.kind() { *errno } else { Errno::NOMEM }.raw_os_error());
                 return Ok(());
             }
         };
