@@ -1,13 +1,157 @@
-"""Queues between processes."""
+"""Queues in shared memory.
+
+- ``put`` pickles before it returns and raises what pickling raises; the item is in the queue when it returns. There is no
+  feeder thread, so `join_thread` and `cancel_join_thread` have nothing to do, and no child needs draining before a join.
+- An unbounded queue grows in memory and gives it back once drained. `SimpleQueue.put` waits while 1 MiB is queued.
+- ``_reader`` and ``_writer`` are made when first asked for. The reader's descriptor is an event descriptor, readable
+  while there is something to get.
+- A subclass that leaves ``__init__`` out and brings a pipe and semaphores of its own gets the standard methods.
+"""
 
 from __future__ import annotations
 
+import threading
+import types
 from typing import Any
 
-from rsmp import _stdlib
+from rsmp import _rsmp, _stdlib, reduction
 
 _standard = _stdlib.mirror(__name__)
+
+SEM_VALUE_MAX = 2**31 - 1
+"""What the standard library takes for no limit."""
 
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+class _Shared:
+    """What the queue classes have in common: their way to other processes, and the ends."""
+
+    _is_native: bool
+
+    def __getattr__(self, name: str) -> Any:
+        make = _LAZY.get(name) if self._is_native else None
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        make(self)
+        return self.__dict__[name]
+
+    def _make_ends(self) -> None:
+        reader, writer = self._ends()
+        self.__dict__.setdefault("_reader", reader)
+        self.__dict__.setdefault("_writer", writer)
+
+    def _shared_descriptors(self) -> tuple[Any, Any]:
+        file, event = self._descriptors
+        return reduction.share_descriptor(file), reduction.share_descriptor(event)
+
+
+def _make_methods(queue: Any) -> None:
+    queue.__dict__.update(
+        _poll=queue._reader.poll, _recv_bytes=queue._reader.recv_bytes, _send_bytes=queue._writer.send_bytes
+    )
+
+
+def _make_locks(queue: Any) -> None:
+    # The engine locks by itself; these serve subclasses that hold them around the methods above.
+    queue.__dict__.update(_rlock=threading.Lock(), _wlock=threading.Lock())
+
+
+_LAZY: dict[str, Any] = {
+    "_reader": _Shared._make_ends,
+    "_writer": _Shared._make_ends,
+    "_poll": _make_methods,
+    "_recv_bytes": _make_methods,
+    "_send_bytes": _make_methods,
+    "_rlock": _make_locks,
+    "_wlock": _make_locks,
+}
+
+
+class Queue(_rsmp.Queue, _Shared, _standard.Queue):  # type: ignore[name-defined,misc]
+    """A queue of at most ``maxsize`` items; zero or less is unbounded. See `multiprocessing.Queue`."""
+
+    _ignore_epipe = False
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
+        self._create(max(maxsize, 0))
+
+    def __getstate__(self) -> Any:
+        if not self._is_native:
+            return super().__getstate__()
+        _standard.context.assert_spawning(self)
+        return (self._ignore_epipe, self._maxsize, *self._shared_descriptors())
+
+    def __setstate__(self, state: Any) -> None:
+        ignore_epipe, self._maxsize, file, event = state
+        if ignore_epipe:
+            self._ignore_epipe = ignore_epipe
+        self._open(file.detach(), event.detach())
+
+    def join_thread(self) -> None:
+        """Return at once: what was put is in the queue. Raises AssertionError if the queue is not closed."""
+        if not self._is_native:
+            super().join_thread()
+        else:
+            assert self._closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self) -> None:
+        """Do nothing: there is no thread that would be joined at exit."""
+        if not self._is_native:
+            super().cancel_join_thread()
+
+    def _terminate_broken(self) -> None:
+        if not self._is_native:
+            super()._terminate_broken()
+            return
+        self._reader.close()
+        self.close()
+        self.join_thread()
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+
+class JoinableQueue(Queue, _standard.JoinableQueue):  # type: ignore[name-defined,misc]
+    """A queue that counts the items not yet done with; see `multiprocessing.JoinableQueue`."""
+
+    def task_done(self) -> None:
+        """Say that an item taken from the queue is done with.
+
+        Raises ValueError when called more often than items were put.
+        """
+        if self._is_native:
+            self._task_done()
+        else:
+            super().task_done()
+
+    def join(self) -> None:
+        """Wait until every item put into the queue is done with."""
+        if self._is_native:
+            self._join()
+        else:
+            super().join()
+
+
+class SimpleQueue(_rsmp.SimpleQueue, _Shared, _standard.SimpleQueue):  # type: ignore[name-defined,misc]
+    """A queue without item bounds or timeouts; see `multiprocessing.SimpleQueue`."""
+
+    def __init__(self, *, ctx: Any) -> None:
+        self._create()
+
+    def __getstate__(self) -> Any:
+        if not self._is_native:
+            return super().__getstate__()
+        _standard.context.assert_spawning(self)
+        return self._shared_descriptors()
+
+    def __setstate__(self, state: Any) -> None:
+        file, event = state
+        self._open(file.detach(), event.detach())
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+
+_stdlib.unannotate(__name__)

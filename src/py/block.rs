@@ -52,3 +52,8 @@ where
         }
     }
 }
+
+/// Lets other threads run during `work`, which takes long but waits for nothing, such as a large copy.
+pub(crate) fn aside<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    py.detach(work)
+}

@@ -513,7 +513,7 @@ fn timed_out() -> PyErr {
 }
 
 /// Calls `use_bytes` with the bytes of an object with the buffer protocol.
-fn with_bytes<T>(object: &Bound<'_, PyAny>, use_bytes: impl FnOnce(&[u8]) -> PyResult<T>) -> PyResult<T> {
+pub(crate) fn with_bytes<T>(object: &Bound<'_, PyAny>, use_bytes: impl FnOnce(&[u8]) -> PyResult<T>) -> PyResult<T> {
     if let Ok(bytes) = object.cast_exact::<PyBytes>() {
         return use_bytes(bytes.as_bytes());
     }
@@ -532,7 +532,7 @@ fn with_bytes<T>(object: &Bound<'_, PyAny>, use_bytes: impl FnOnce(&[u8]) -> PyR
 }
 
 /// `bytes[offset : offset + size]`, checked as the standard library checks it.
-fn part(bytes: &[u8], offset: isize, size: Option<isize>) -> PyResult<&[u8]> {
+pub(crate) fn part(bytes: &[u8], offset: isize, size: Option<isize>) -> PyResult<&[u8]> {
     let offset = usize::try_from(offset).map_err(|_| PyValueError::new_err("offset is negative"))?;
     let rest = bytes.get(offset..).ok_or_else(|| PyValueError::new_err("buffer length < offset"))?;
     let Some(size) = size else { return Ok(rest) };

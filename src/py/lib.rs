@@ -3,14 +3,17 @@
 mod block;
 mod bytes;
 mod cells;
+mod channel;
 mod codec;
 mod connection;
 mod error;
 mod forkserver;
 mod heap;
 mod hooks;
+mod message;
 mod pickle;
 mod process;
+mod queues;
 mod reduction;
 mod shared_memory;
 mod sharedctypes;
@@ -46,6 +49,14 @@ mod _rsmp {
     use super::process::request_process;
     #[pymodule_export]
     use super::process::tie_to_lifeline;
+    #[pymodule_export]
+    use super::queues::Queue;
+    #[pymodule_export]
+    use super::queues::Reader;
+    #[pymodule_export]
+    use super::queues::SimpleQueue;
+    #[pymodule_export]
+    use super::queues::Writer;
     #[pymodule_export]
     use super::reduction::receive_descriptors;
     #[pymodule_export]

@@ -9,6 +9,9 @@ use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::shm::slab;
 use crate::sys::memory::PAGE;
 
+/// A word of shared memory.
+pub(super) type Word = AtomicU64;
+
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"rsmpring");
 pub(super) const VERSION: u32 = 1;
 
@@ -31,10 +34,10 @@ pub(super) struct Mark {
 
 /// A mark that changes at once: written to the slot that `turn` does not name, then `turn` is stored.
 ///
-/// | what a dying writer leaves      | what readers see |
-/// |---------------------------------|------------------|
-/// | the other slot, partly written  | the mark before  |
-/// | `turn` stored                   | the mark after   |
+/// | the writer dies after              | what readers see |
+/// |------------------------------------|------------------|
+/// | a part of the slot is written      | the mark before  |
+/// | `turn` is stored                   | the mark after   |
 #[repr(C)]
 #[derive(Debug)]
 pub(super) struct Commit {
@@ -45,13 +48,13 @@ pub(super) struct Commit {
 impl Commit {
     /// The mark, read by the side that changes it, under its lock.
     #[inline]
-    pub fn own(&self) -> Mark {
+    pub(super) fn own(&self) -> Mark {
         self.slot(self.turn.load(Ordering::Relaxed))
     }
 
     /// The mark, read without a lock.
     #[inline]
-    pub fn read(&self) -> Mark {
+    pub(super) fn read(&self) -> Mark {
         loop {
             let turn = self.turn.load(Ordering::Acquire);
             let mark = self.slot(turn);
@@ -64,7 +67,7 @@ impl Commit {
 
     /// Makes `mark` the mark. Under the side's lock.
     #[inline]
-    pub fn set(&self, mark: Mark) {
+    pub(super) fn set(&self, mark: Mark) {
         let turn = self.turn.load(Ordering::Relaxed).wrapping_add(1);
         let [position, items, bytes] = &self.slots[(turn & 1) as usize];
         // A reader that sees these words must not see the turn before the last one again.
@@ -142,16 +145,16 @@ pub(super) struct RecordWord {
 }
 
 impl RecordWord {
-    pub fn encode(self) -> u64 {
+    pub(super) fn encode(self) -> u64 {
         u64::from(self.len) | u64::from(self.tag) << 32 | u64::from(self.in_slab) << 40
     }
 
-    pub fn decode(word: u64) -> Self {
+    pub(super) fn decode(word: u64) -> Self {
         Self { len: word as u32, tag: (word >> 32) as u8, in_slab: word >> 40 & 1 != 0 }
     }
 
     /// Bytes of stream the record takes.
-    pub fn span(self) -> u64 {
+    pub(super) fn span(self) -> u64 {
         RECORD + u64::from(self.len).next_multiple_of(8)
     }
 }

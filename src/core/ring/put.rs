@@ -3,7 +3,7 @@
 //! A record is first made into a `Parcel`, without any lock: a long payload is copied into a slab there. `put` then only
 //! appends to the stream and commits, so waiting for room and trying again costs no copy.
 
-use crate::atomic::Ordering;
+use crate::atomic::{AtomicBool, Ordering};
 use crate::clock::Deadline;
 use crate::error::Result;
 use crate::ring::layout::{INLINE, Mark, RECORD, RecordWord};
@@ -24,7 +24,7 @@ pub struct Parcel<'a> {
 #[derive(Debug)]
 enum Body<'a> {
     Inline { parts: &'a [&'a [u8]], len: usize },
-    Slab { ring: &'a Ring, index: u32, len: u64, taken: core::cell::Cell<bool> },
+    Slab { ring: &'a Ring, index: u32, len: u64, taken: AtomicBool },
 }
 
 /// How an attempt to put went.
@@ -64,7 +64,7 @@ impl Parcel<'_> {
 impl Drop for Parcel<'_> {
     fn drop(&mut self) {
         if let Body::Slab { ring, index, taken, .. } = &self.body
-            && !taken.get()
+            && !taken.load(Ordering::Relaxed)
         {
             // It was never published. Should freeing fail, the slab is a leak that the sweep finds.
             let _ = ring.free(*index);
@@ -81,7 +81,7 @@ impl Ring {
         }
         self.tidy()?;
         let slab = self.slabs().allocate(len as u64, Self::owner())?;
-        let body = Body::Slab { ring: self, index: slab.index, len: len as u64, taken: core::cell::Cell::new(false) };
+        let body = Body::Slab { ring: self, index: slab.index, len: len as u64, taken: AtomicBool::new(false) };
         let parcel = Parcel { tag, body };
         let mut offset = slab.offset;
         for part in parts {
@@ -156,7 +156,7 @@ impl Ring {
         }
         for parcel in &parcels[..count] {
             if let Body::Slab { taken, .. } = &parcel.body {
-                taken.set(true);
+                taken.store(true, Ordering::Relaxed);
             }
         }
         header.put.mark.set(mark);

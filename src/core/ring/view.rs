@@ -7,12 +7,11 @@
 #![allow(unsafe_code)]
 
 use core::ptr::{self, NonNull};
-use core::slice;
 
-use crate::atomic::AtomicU64;
 use crate::error::Result;
 use crate::ring::Ring;
-use crate::ring::layout::{HEADER, Header, Side};
+use crate::ring::layout::{HEADER, Header, Side, Word};
+use crate::sys::memory;
 use crate::sys::robust::RobustMutex;
 
 impl Ring {
@@ -34,11 +33,11 @@ impl Ring {
 
     /// `len` words at `offset`.
     #[inline]
-    pub(super) fn words(&self, offset: u64, len: usize) -> Result<&[AtomicU64]> {
+    pub(super) fn words(&self, offset: u64, len: usize) -> Result<&[Word]> {
         let address = self.file.pointer(offset, len as u64 * 8)?;
         debug_assert!(offset.is_multiple_of(8));
         // SAFETY: in bounds and aligned, mapped as long as `self`, and every process reaches them as atomics.
-        Ok(unsafe { slice::from_raw_parts(address.as_ptr().cast(), len) })
+        Ok(unsafe { memory::words(address, len) })
     }
 
     #[inline]
@@ -67,7 +66,7 @@ impl Ring {
         let address = self.file.pointer(offset, len).expect("a lease was mapped when it was taken");
         // SAFETY: in bounds and mapped as long as `self`. The slab is leased to this process, which is the only one to
         // touch it until the lease is dropped, so a shared reference over it holds what it promises.
-        unsafe { slice::from_raw_parts(address.as_ptr(), len as usize) }
+        unsafe { memory::own_bytes(address, len as usize) }
     }
 }
 

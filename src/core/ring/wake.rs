@@ -15,7 +15,7 @@ use crate::sys::futex;
 
 impl Event {
     /// Sleeps at most to `until` while `idle()`; returns early for any reason or none.
-    pub fn sleep(&self, until: Deadline, idle: impl Fn() -> bool) {
+    pub(super) fn sleep(&self, until: Deadline, idle: impl Fn() -> bool) {
         if until.has_passed() {
             return;
         }
@@ -33,7 +33,7 @@ impl Event {
 
     /// Wakes up to `count` sleepers. Call it after making visible what they wait for.
     #[inline]
-    pub fn wake(&self, count: u32) {
+    pub(super) fn wake(&self, count: u32) {
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) != 0 {
             self.wake_slow(count);
@@ -50,7 +50,7 @@ impl Event {
 
     /// Wakes everybody, flag or not: after a death nobody knows who was told.
     #[cold]
-    pub fn wake_everybody(&self) {
+    pub(super) fn wake_everybody(&self) {
         self.sleepers.store(0, Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);
         futex::wake_all(&self.generation);

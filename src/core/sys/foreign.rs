@@ -3,10 +3,11 @@
 //! # Safety
 //! A number proves nothing: the code that owns it may close it at any time, and the kernel may give the number to another
 //! file. What keeps memory safe is that the engine only ever reads, writes, polls and closes what Python code named, as
-//! `os.read(number)` would, and never maps such a file.
+//! `os.read(number)` would, and never maps such a file. What it maps it `adopt`s: descriptors that one part of the engine
+//! passed to another through the start of a process.
 #![allow(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -32,4 +33,11 @@ pub fn close(number: RawFd) -> Result<()> {
         Ok(()) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(Error::os("close a descriptor", errno)),
     }
+}
+
+/// Takes the descriptor with this number over from whatever passed it on, to close it in the end.
+pub fn adopt(number: RawFd) -> Result<OwnedFd> {
+    rustix::io::fcntl_getfd(borrow(number)?).map_err(|errno| Error::os("take over a descriptor", errno))?;
+    // SAFETY: it is open, and the caller gives up the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -8,12 +8,14 @@
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
+use core::slice;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use crate::atomic::AtomicU64;
 use crate::error::{Error, Kind, Result};
 
 mod limits;
@@ -102,11 +104,36 @@ pub fn prefer_huge_pages(space: &mut [MaybeUninit<u8>], least: usize) {
     let _ = unsafe { rustix::mm::madvise(start.add(skip).cast::<c_void>(), len, Advice::LinuxHugepage) };
 }
 
+/// What tells a memory file from every other one that is open anywhere.
+pub fn identity(file: impl AsFd) -> Result<u64> {
+    rustix::fs::fstat(file).map(|stat| stat.st_ino).map_err(|errno| Error::os("identify shared memory", errno))
+}
+
 /// The memory a memory file holds, in bytes; less than its size where it has holes.
 pub fn held(file: impl AsFd) -> Result<u64> {
     rustix::fs::fstat(file)
         .map(|stat| stat.st_blocks.unsigned_abs() * 512)
         .map_err(|errno| Error::os("read the size of shared memory", errno))
+}
+
+/// `len` words of shared memory at `address`.
+///
+/// # Safety
+/// They are mapped for `'a`, aligned to 8, and every process reaches them as atomics.
+#[must_use]
+pub unsafe fn words<'a>(address: NonNull<u8>, len: usize) -> &'a [AtomicU64] {
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts(address.as_ptr().cast(), len) }
+}
+
+/// `len` bytes of shared memory at `address` that belong to this process alone.
+///
+/// # Safety
+/// They are mapped for `'a`, and by the protocol of the memory's users nobody writes them in that time.
+#[must_use]
+pub unsafe fn own_bytes<'a>(address: NonNull<u8>, len: usize) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts(address.as_ptr(), len) }
 }
 
 /// A shared, writable mapping of the first `len` bytes of a memory file.
