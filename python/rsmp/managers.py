@@ -8,6 +8,7 @@ shutdown never waits for a server that does not answer, and an exception from a 
 from __future__ import annotations
 
 import importlib
+import os
 import queue
 import signal
 import sys
@@ -171,6 +172,9 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
     def start(self, initializer: Any = None, initargs: Any = ()) -> None:
         """Start the server process, in which ``initializer(*initargs)`` is called first."""
         self._check_initial("server")
+        if self._address is None and self._serializer == "pickle":
+            # In the abstract namespace: nothing to remove, whoever dies first. The key is what keeps others out.
+            self._address = f"\0rsmp-manager-{os.urandom(16).hex()}"
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         reader, writer = connection.Pipe(duplex=False)
@@ -307,12 +311,34 @@ class BaseProxy(_standard.BaseProxy):  # type: ignore[name-defined,misc]
 
     def _callmethod(self, methodname: str, args: Any = (), kwds: Any = {}) -> Any:  # noqa: B006 (the standard default)
         """Return what the method returns, a copy or a proxy; raise what it raises."""
-        result = super()._callmethod(methodname, args, kwds)
-        proxytype = _proxy_types.get(type(result))
-        if proxytype is not None:
-            # Pickled under its standard name, in which a peer without rsmp believes.
-            result.__class__ = proxytype
-        return result
+        try:
+            conn = self._tls.connection
+        except AttributeError:
+            util.debug("thread %r does not own a connection", threading.current_thread().name)
+            self._connect()
+            conn = self._tls.connection
+        conn.send((self._id, methodname, args, kwds))
+        kind, result = conn.recv()
+        if kind == "#RETURN":
+            proxytype = _proxy_types.get(type(result))
+            if proxytype is not None:
+                # Pickled under its standard name, for peers without rsmp.
+                result.__class__ = proxytype
+            return result
+        if kind == "#PROXY":
+            return self._proxy(*result)
+        try:
+            raise _standard.convert_to_error(kind, result)
+        finally:
+            del result  # it refers to this frame
+
+    def _proxy(self, exposed: Any, token: Any) -> Any:
+        proxytype = self._manager._registry[token.typeid][-1]
+        token.address = self._token.address
+        proxy = proxytype(token, self._serializer, manager=self._manager, authkey=self._authkey, exposed=exposed)
+        with self._Client(token.address, authkey=self._authkey) as conn:
+            dispatch(conn, None, "decref", (token.id,))
+        return proxy
 
     def __reduce__(self) -> Any:
         reduced: Any = super().__reduce__()
@@ -503,7 +529,7 @@ class _SharedMemoryTracker(_standard._SharedMemoryTracker):  # type: ignore[name
 
     def destroy_segment(self, segment_name: str) -> None:
         """Unlink a segment and forget it."""
-        util.debug(f"Destroy segment {segment_name!r} in pid {_standard.getpid()}")
+        util.debug(f"Destroy segment {segment_name!r} in pid {os.getpid()}")
         self.segment_names.remove(segment_name)
         segment = shared_memory.SharedMemory(segment_name)
         segment.close()
@@ -516,9 +542,9 @@ class SharedMemoryServer(Server, _standard.SharedMemoryServer):  # type: ignore[
     def __init__(self, registry: dict[str, Any], address: Any, authkey: bytes, serializer: str) -> None:
         Server.__init__(self, registry, address, authkey, serializer)
         # The address in the abstract namespace is bytes.
-        name = _standard.os.fsdecode(self.address) if isinstance(self.address, bytes) else self.address
-        self.shared_memory_context = _SharedMemoryTracker(f"shm_{name}_{_standard.getpid()}", [])
-        util.debug(f"SharedMemoryServer started by pid {_standard.getpid()}")
+        name = os.fsdecode(self.address) if isinstance(self.address, bytes) else self.address
+        self.shared_memory_context = _SharedMemoryTracker(f"shm_{name}_{os.getpid()}", [])
+        util.debug(f"SharedMemoryServer started by pid {os.getpid()}")
 
 
 class SharedMemoryManager(BaseManager, _standard.SharedMemoryManager):  # type: ignore[name-defined,misc]
