@@ -68,11 +68,17 @@ class _Mirror(ModuleType):
         if name in self.__dict__ or name.startswith("__") or submodule:
             super().__setattr__(name, value)
         else:
-            setattr(self.__dict__["_standard"], name, value)
+            standard = self.__dict__["_standard"]
+            if hasattr(standard, name):
+                self.__dict__["_replaced"].setdefault(name, getattr(standard, name))
+            setattr(standard, name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self.__dict__:
             super().__delattr__(name)
+        elif name in self.__dict__["_replaced"]:
+            # What patched a name that is not in the module's own dictionary undoes it by deleting the name.
+            setattr(self.__dict__["_standard"], name, self.__dict__["_replaced"].pop(name))
         else:
             delattr(self.__dict__["_standard"], name)
 
@@ -84,7 +90,7 @@ def mirror(name: str) -> ModuleType:
     """Make the rsmp module ``name`` mirror the standard one, which is returned."""
     module = sys.modules[name]
     standard = load(name.partition(".")[2])
-    module.__dict__["_standard"] = standard
+    module.__dict__.update(_standard=standard, _replaced={})
     if hasattr(standard, "__all__"):
         module.__dict__["__all__"] = standard.__all__[:]
     module.__class__ = _Mirror

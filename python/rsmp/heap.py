@@ -42,7 +42,7 @@ def _attach(shared: Any, size: int) -> Block:
     descriptor = shared.detach()
     block = _received.get(descriptor)
     if block is None:
-        block = _received[descriptor] = Block.attach(descriptor, size)
+        block = _received[descriptor] = Block(size, descriptor)
     return block
 
 

@@ -40,6 +40,9 @@ listener_client: dict[str, tuple[Any, Any]] = {
 _PARENT_CHECK = 0.5
 """Seconds between a server's looks at the process that started it."""
 
+_ACCEPT_PAUSE = 0.02
+"""Seconds until a server accepts again after it could not."""
+
 _ANSWERS = (StopIteration, queue.Empty, queue.Full)
 """Exceptions that say what there is to say without a traceback."""
 
@@ -79,6 +82,17 @@ class Server(_standard.Server):  # type: ignore[name-defined,misc]
                 sys.stdout = sys.__stdout__
                 sys.stderr = sys.__stderr__
             sys.exit(0)
+
+    def accepter(self) -> None:
+        """Start a thread for each connection."""
+        while True:
+            try:
+                conn = self.listener.accept()
+            except OSError:
+                # Most likely out of descriptors: let some be closed.
+                time.sleep(_ACCEPT_PAUSE)
+                continue
+            threading.Thread(target=self.handle_request, args=(conn,), daemon=True).start()
 
     def serve_client(self, conn: Any) -> None:
         """Answer the proxies of one thread of one process until it closes the connection."""

@@ -25,23 +25,22 @@ pub(crate) struct Block {
 
 #[pymethods]
 impl Block {
-    /// A new block of `len` bytes; MemoryError if there is no memory for all of it now.
+    /// A new block of `len` bytes, MemoryError if there is no memory for all of it now; or the block behind
+    /// `descriptor`, which stays the caller's.
     #[new]
-    fn new(len: usize) -> Outcome<Self> {
+    #[pyo3(signature = (len, descriptor = None))]
+    fn new(len: usize, descriptor: Option<RawFd>) -> PyResult<Self> {
         let size = len.max(1);
-        Ok(Self { region: Region::create("rsmp-block", size, size)?, len })
-    }
-
-    /// The block behind `descriptor`, which stays the caller's.
-    #[classmethod]
-    fn attach(_class: &Bound<'_, pyo3::types::PyType>, descriptor: RawFd, len: usize) -> PyResult<Self> {
-        if descriptor < 0 {
-            return Err(PyValueError::new_err("negative file descriptor"));
-        }
-        // SAFETY: the caller owns the descriptor and keeps it open for the call.
-        let file = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
-        let region = Region::attach(file, len.max(1)).map_err(Failure::from)?;
-        Ok(Self { region, len })
+        let region = match descriptor {
+            None => Region::create("rsmp-block", size, size),
+            Some(negative @ ..0) => return Err(PyValueError::new_err(format!("{negative} is no descriptor"))),
+            Some(descriptor) => {
+                // SAFETY: the caller owns the descriptor and keeps it open for the call.
+                let file = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
+                Region::attach(file, size)
+            }
+        };
+        Ok(Self { region: region.map_err(Failure::from)?, len })
     }
 
     /// The descriptor of the memory file; it stays the block's.

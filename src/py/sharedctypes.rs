@@ -7,6 +7,7 @@
 use std::sync::OnceLock;
 
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
@@ -35,13 +36,24 @@ impl SynchronizedBase {
 }
 
 impl Wrapped {
-    /// Runs `what` with the lock held.
+    /// Runs `what` between `acquire()` and `release()`, as the standard properties do.
     #[inline]
-    fn locked<T>(&self, py: Python<'_>, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    fn acquired<T>(&self, py: Python<'_>, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
         let lock = self.lock.bind(py);
-        lock.call_method0("acquire")?;
+        lock.call_method0(intern!(py, "acquire"))?;
         let outcome = what();
-        lock.call_method0("release")?;
+        lock.call_method0(intern!(py, "release"))?;
+        outcome
+    }
+
+    /// Runs `what` in `with lock:`, as the standard arrays do.
+    #[inline]
+    fn entered<T>(&self, py: Python<'_>, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        let lock = self.lock.bind(py);
+        lock.call_method0(intern!(py, "__enter__"))?;
+        let outcome = what();
+        let none = py.None();
+        lock.call_method1(intern!(py, "__exit__"), (&none, &none, &none))?;
         outcome
     }
 }
@@ -113,7 +125,7 @@ impl Synchronized {
     fn value<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let wrapped = slf.as_super().get().wrapped()?;
-        wrapped.locked(py, || match wrapped.cells.as_ref().and_then(|cells| cells.get(py, 0)) {
+        wrapped.acquired(py, || match wrapped.cells.as_ref().and_then(|cells| cells.get(py, 0)) {
             Some(value) => Ok(value),
             None => wrapped.object.bind(py).getattr("value"),
         })
@@ -122,7 +134,7 @@ impl Synchronized {
     #[setter]
     fn set_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let wrapped = slf.as_super().get().wrapped()?;
-        wrapped.locked(slf.py(), || match &wrapped.cells {
+        wrapped.acquired(slf.py(), || match &wrapped.cells {
             Some(cells) if cells.set(0, value) => Ok(()),
             _ => wrapped.object.bind(slf.py()).setattr("value", value),
         })
@@ -152,7 +164,7 @@ impl SynchronizedArray {
     fn __getitem__<'py>(slf: &Bound<'py, Self>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let wrapped = slf.as_super().get().wrapped()?;
-        wrapped.locked(py, || {
+        wrapped.entered(py, || {
             if let Some(cells) = &wrapped.cells {
                 if let Some(value) = cells.position(index).and_then(|index| cells.get(py, index)) {
                     return Ok(value);
@@ -169,7 +181,7 @@ impl SynchronizedArray {
         let py = slf.py();
         let wrapped = slf.as_super().get().wrapped()?;
         let object = wrapped.object.bind(py);
-        wrapped.locked(py, || {
+        wrapped.entered(py, || {
             let Some(cells) = &wrapped.cells else { return object.set_item(index, value) };
             if cells.position(index).is_some_and(|index| cells.set(index, value)) {
                 return Ok(());
