@@ -6,7 +6,7 @@
 import importlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 import leaks
 
+FAILED = pytest.StashKey[bool]()
 START_METHODS = ("fork", "spawn", "forkserver")
 
 
@@ -34,6 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for mark in item.iter_markers("rsmp_only"):
             item.add_marker(pytest.mark.skip(reason=f"rsmp only: {mark.args[0]}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +69,8 @@ def leave_nothing(request: pytest.FixtureRequest, _helpers: None) -> Iterator[No
     """Fail a test that leaves a process, a thread, a descriptor or a name in /dev/shm; end the processes."""
     before = leaks.Holdings.now()
     yield
+    # pytest would hold the values of the other fixtures, which are done by now, a little longer.
+    request.node.funcargs.clear()
     found = leaks.left_over(before)
     for pid in leaks.Holdings.now().processes.keys() - before.processes.keys():
         try:
@@ -67,5 +78,7 @@ def leave_nothing(request: pytest.FixtureRequest, _helpers: None) -> Iterator[No
             os.waitpid(pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
-    if found and request.node.get_closest_marker("may_leave") is None:
+    # A failed test's traceback keeps what it used.
+    failed = request.node.stash.get(FAILED, False)
+    if found and not failed and request.node.get_closest_marker("may_leave") is None:
         pytest.fail("left over:\n  " + "\n  ".join(found), pytrace=False)

@@ -119,7 +119,8 @@ def _helpers() -> tuple[set[int], set[int]]:
 
 def _lives_on(target: str) -> bool:
     """Whether a descriptor of ``target`` is meant to live as long as the process."""
-    return target.startswith("/memfd:rsmp-arena") or target in ("/dev/urandom", "/dev/null")
+    arenas = ("/memfd:rsmp-arena", "/dev/shm/pym-")
+    return target.startswith(arenas) or target in ("/dev/urandom", "/dev/null")
 
 
 def _used_elsewhere(name: str) -> bool:
