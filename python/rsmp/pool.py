@@ -1,13 +1,644 @@
-"""Process and thread pools."""
+"""Pools of worker processes and threads.
+
+What differs from the standard module:
+
+- The calling thread pickles tasks and hands them to the workers itself, and whoever waits for a result takes in what
+  has come back. A pool has no threads of its own until something must go on without a caller (`_supervise`).
+- A task whose worker dies ends with `WorkerLostError`; the other tasks go on. A worker whose initializer keeps failing
+  breaks the pool: every result raises `BrokenPoolError`.
+- A result of a terminated pool raises ProcessError where the standard one is waited for without end.
+- `imap` and `imap_unordered` take ``buffersize``.
+
+A subclass with a ``_setup_queues`` of its own (torch, joblib) is the standard pool on the queues that it makes.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
+import threading
+import traceback
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rsmp import _stdlib
+from rsmp import _rsmp, _stdlib, util
+from rsmp.context import _default_context
+from rsmp.reduction import share_descriptor
 
 _standard = _stdlib.mirror(__name__)
+_ProcessError: type[Exception] = _stdlib.package.ProcessError
+
+INIT = _standard.INIT
+RUN = _standard.RUN
+CLOSE = _standard.CLOSE
+TERMINATE = _standard.TERMINATE
+
+# Seconds that terminate() gives a worker to act on SIGTERM before it is killed.
+_GRACE = 5.0
 
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+class WorkerLostError(_ProcessError):  # type: ignore[misc,valid-type]
+    """The process that ran a task ended before the task did.
+
+    ``pid`` is the process, ``exitcode`` its exit code (minus the signal that killed it), ``task`` the name of the
+    function and the number of the task.
+    """
+
+    def __init__(self, message: str, pid: int | None = None, exitcode: int | None = None, task: Any = None) -> None:
+        super().__init__(message, pid, exitcode, task)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.task = task
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class BrokenPoolError(_ProcessError):  # type: ignore[misc,valid-type]
+    """No worker of the pool gets past its start; the cause is the last traceback of the initializer."""
+
+
+def _terminated() -> Exception:
+    return _ProcessError("the pool was terminated before the result was there")
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    return f"was killed by {name}"
+
+
+def _lost(pid: int, exitcode: int | None, func: Any, index: int) -> WorkerLostError:
+    task = (getattr(func, "__qualname__", None) or repr(func), index)
+    message = f"worker process {pid} {_how(exitcode)} while it ran {task[0]} (task {index})"
+    if exitcode == -signal.SIGKILL:
+        message += "; the kernel does that when memory runs out"
+    return WorkerLostError(message, pid, exitcode, task)
+
+
+# What a worker runs.
+
+
+def worker(
+    inqueue: Any,
+    outqueue: Any,
+    initializer: Callable[..., object] | None = None,
+    initargs: Iterable[Any] = (),
+    maxtasks: int | None = None,
+    wrap_exception: bool = False,
+) -> None:
+    """Run tasks until there are no more, or ``maxtasks`` of them; see `multiprocessing.pool.worker`."""
+    if isinstance(inqueue, _rsmp.PoolEngine):
+        if initializer is not None:
+            initializer(*initargs)
+        inqueue.work()
+        return
+    if not isinstance(inqueue, _rsmp.PoolChannel):
+        _standard.worker(inqueue, outqueue, initializer, initargs, maxtasks, wrap_exception)
+        return
+    if maxtasks is not None and not (isinstance(maxtasks, int) and maxtasks >= 1):
+        raise AssertionError(f"Maxtasks {maxtasks!r} is not valid")
+    inqueue.enter()
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException:
+            inqueue.fail(traceback.format_exc())
+            raise
+    completed = inqueue.serve(maxtasks, _wrapped if wrap_exception else _bare, _unsendable)
+    util.debug("worker exiting after %d tasks", completed)
+
+
+def _wrapped(error: BaseException, function: Any) -> Any:
+    if function is _standard._helper_reraises_exception:
+        return error
+    return _standard.ExceptionWithTraceback(error, error.__traceback__)
+
+
+def _bare(error: BaseException, function: Any) -> Any:
+    return error
+
+
+def _unsendable(error: BaseException, value: Any) -> Any:
+    wrapped = _standard.MaybeEncodingError(error, value)
+    util.debug("Possible encoding error while sending result: %s", wrapped)
+    return wrapped
+
+
+def _reduce_channel(channel: _rsmp.PoolChannel) -> Any:
+    *descriptors, reserve = channel.parts
+    return _attach_channel, (*map(share_descriptor, descriptors), reserve)
+
+
+def _attach_channel(file: Any, event: Any, attention: Any, reserve: int) -> _rsmp.PoolChannel:
+    return _rsmp.PoolChannel.attach(file.detach(), event.detach(), attention.detach(), reserve)
+
+
+# What waits for workers to end, runs callbacks and reads iterables while nobody is in a call of the pool.
+
+
+def _supervise(engine: _rsmp.PoolEngine, reference: weakref.ref[Pool]) -> None:
+    while engine.supervise():
+        _maintain(reference)
+
+
+def _maintain(reference: weakref.ref[Pool]) -> None:
+    pool = reference()
+    if pool is not None:
+        pool._replace_exited_workers()
+
+
+def _terminate(
+    engine: _rsmp.PoolEngine, workers: list[Any], maintenance: threading.RLock, supervisor: list[threading.Thread]
+) -> None:
+    util.debug("finalizing pool")
+    engine.terminate()
+    with maintenance:
+        # Nobody starts workers any more.
+        running = [process for process in workers if hasattr(process, "terminate")]
+    for process in running:
+        if process.exitcode is None:
+            process.terminate()
+    for process in running:
+        process.join(_GRACE)
+        if process.is_alive():
+            util.debug("killing worker %d", process.pid)
+            process.kill()
+            process.join()
+    for thread in supervisor:
+        if thread is not threading.current_thread():
+            # It may be inside a callback that never returns, or that waits for this thread.
+            thread.join(_GRACE)
+
+
+class _TaskQueue:
+    """What packages use of the queue between a standard pool and its task handler."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = weakref.ref(pool)
+
+    def put(self, item: tuple[Iterable[Any], Callable[[int], None] | None] | None) -> None:
+        pool = self._pool()
+        if pool is not None and item is not None:
+            pool._start_supervisor()
+            pool._native().put(*item)
+
+    def qsize(self) -> int:
+        pool = self._pool()
+        return 0 if pool is None else pool._native().queued
+
+    def empty(self) -> bool:
+        return self.qsize() == 0
+
+
+class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
+    """Worker processes that run functions for the caller; see `multiprocessing.pool.Pool`."""
+
+    _engine: _rsmp.PoolEngine | None = None
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any = None,
+    ) -> None:
+        # There for __del__, whatever happens below.
+        self._pool: list[Any] = []
+        self._state = INIT
+        context = context or _default_context.get_context()
+        if getattr(type(self)._setup_queues, "__module__", None) != __name__:
+            _standard.Pool.__init__(self, processes, initializer, initargs, maxtasksperchild, context)
+            return
+        self._ctx = context
+        if processes is None:
+            # Python 3.13 counts the processors this process may use.
+            processes = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._processes = processes
+        self._maxtasksperchild = maxtasksperchild
+        self._initializer = initializer
+        self._initargs = initargs
+        self._maintenance = threading.RLock()
+        self._supervisor: list[threading.Thread] = []
+        self._failures = 0
+        self._setup_queues()
+        self._taskqueue = _TaskQueue(self)
+        try:
+            self._repopulate_pool()
+        except Exception:
+            self._native().terminate()
+            for process in self._pool:
+                if process.exitcode is None:
+                    process.terminate()
+            for process in self._pool:
+                process.join()
+            raise
+        self._terminate = util.Finalize(
+            self,
+            _terminate,
+            args=(self._engine, self._pool, self._maintenance, self._supervisor),
+            exitpriority=15,
+        )
+        self._native().on_exit(functools.partial(_maintain, weakref.ref(self)))
+        self._watch()
+        self._state = RUN
+
+    def __del__(self, _warn: Any = warnings.warn, RUN: str = RUN) -> None:
+        if self._engine is None:
+            _standard.Pool.__del__(self)
+        elif self._state == RUN:
+            _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+
+    def _native(self) -> _rsmp.PoolEngine:
+        assert self._engine is not None
+        return self._engine
+
+    def _setup_queues(self) -> None:
+        self._engine = _rsmp.PoolEngine(self._processes)
+        self._cache = self._engine.cache
+        self._inqueue: Any = self._engine.channel()
+        self._outqueue: Any = self._inqueue
+
+    # Workers.
+
+    def _repopulate_pool(self) -> None:
+        if self._engine is None:
+            _standard.Pool._repopulate_pool(self)
+            return
+        self._repopulate_pool_static(
+            self._ctx,
+            self.Process,
+            self._processes,
+            self._pool,
+            self._inqueue,
+            self._outqueue,
+            self._initializer,
+            self._initargs,
+            self._maxtasksperchild,
+            self._wrap_exception,
+        )
+        if self._state != INIT:
+            self._watch()
+
+    @staticmethod
+    def _repopulate_pool_static(
+        ctx: Any,
+        Process: Any,
+        processes: int,
+        pool: list[Any],
+        inqueue: Any,
+        outqueue: Any,
+        initializer: Callable[..., object] | None,
+        initargs: Iterable[Any],
+        maxtasksperchild: int | None,
+        wrap_exception: bool,
+    ) -> None:
+        for _ in range(processes - len(pool)):
+            process = Process(
+                ctx,
+                target=worker,
+                args=(inqueue, outqueue, initializer, initargs, maxtasksperchild, wrap_exception),
+            )
+            process.name = process.name.replace("Process", "PoolWorker")
+            process.daemon = True
+            process.start()
+            pool.append(process)
+            util.debug("added worker")
+
+    def _watch(self) -> None:
+        """Tell the engine whose end it must report."""
+        self._native().watch(self._get_worker_sentinels(self._pool))
+
+    def _replace_exited_workers(self) -> None:
+        """Settle what workers that have ended leave, and start others in their place."""
+        engine = self._native()
+        with self._maintenance:
+            if self._state == TERMINATE:
+                return
+            exited = [process for process in self._pool if process.exitcode is not None]
+            for process in exited:
+                util.debug("cleaning up worker %d", process.pid)
+                process.join()
+                self._pool.remove(process)
+                stage = engine.bury(process.pid, functools.partial(_lost, process.pid, process.exitcode))
+                self._failures = 0 if stage in ("serving", "left") else self._failures + 1
+            if self._failures > self._processes + 1 and engine.serving == 0:
+                engine.break_down(self._why_broken(exited[-1].exitcode if exited else None))
+            elif self._state == RUN or engine.outstanding:
+                try:
+                    self._repopulate_pool()
+                except OSError as error:
+                    # Try again when somebody asks, as long as there is anybody to do the work.
+                    if not self._pool:
+                        engine.break_down(error)
+            self._watch()
+
+    def _why_broken(self, exitcode: int | None) -> BrokenPoolError:
+        report = self._native().report()
+        what = "its initializer raised an exception" if report else f"it {_how(exitcode)}"
+        error = BrokenPoolError(f"the pool is broken: no worker gets past its start, the last because {what}")
+        if report:
+            error.__cause__ = _standard.RemoteTraceback(f'\n"""\n{report}"""')
+        return error
+
+    def _start_supervisor(self) -> None:
+        if self._supervisor:
+            return
+        with self._maintenance:
+            if self._supervisor or self._state == TERMINATE:
+                return
+            thread = threading.Thread(
+                target=_supervise, args=(self._native(), weakref.ref(self)), name="PoolSupervisor", daemon=True
+            )
+            self._supervisor.append(thread)
+            thread.start()
+
+    # Calls.
+
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Any = {}) -> Any:  # noqa: B006
+        """Return ``func(*args, **kwds)``, run by a worker."""
+        if self._engine is None or type(self).apply_async is not _apply_async:
+            return self.apply_async(func, args, kwds).get()
+        self._check_running()
+        return self._engine.apply(func, args, kwds)
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Any = {},  # noqa: B006
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> Any:
+        """Start ``func(*args, **kwds)`` in a worker and return its `ApplyResult`.
+
+        ``callback`` is called with the result, ``error_callback`` with the exception, in a thread of the pool.
+        """
+        if self._engine is None:
+            return _standard.Pool.apply_async(self, func, args, kwds, callback, error_callback)
+        self._check_running()
+        if not self._supervisor:
+            self._start_supervisor()
+        return self._engine.apply_async(self, ApplyResult, func, args, kwds, callback, error_callback)
+
+    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> Any:
+        """Return the list of ``func(item)``, run by the workers in chunks of ``chunksize`` items."""
+        if self._engine is None:
+            return _standard.Pool.map(self, func, iterable, chunksize)
+        return self._map(func, iterable, chunksize, False)
+
+    def starmap(self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None) -> Any:
+        """Return the list of ``func(*item)``, run by the workers in chunks of ``chunksize`` items."""
+        if self._engine is None:
+            return _standard.Pool.starmap(self, func, iterable, chunksize)
+        return self._map(func, iterable, chunksize, True)
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> Any:
+        """Start `map` and return its `MapResult`; callbacks as in `apply_async`."""
+        if self._engine is None:
+            return _standard.Pool.map_async(self, func, iterable, chunksize, callback, error_callback)
+        return self._map_later(func, iterable, chunksize, callback, error_callback, False)
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> Any:
+        """Start `starmap` and return its `MapResult`; callbacks as in `apply_async`."""
+        if self._engine is None:
+            return _standard.Pool.starmap_async(self, func, iterable, chunksize, callback, error_callback)
+        return self._map_later(func, iterable, chunksize, callback, error_callback, True)
+
+    def _cut(self, iterable: Any, chunksize: int | None) -> tuple[Any, int, int]:
+        """Return the items as something with a length, that length and the chunk size."""
+        self._check_running()
+        if not hasattr(iterable, "__len__"):
+            iterable = list(iterable)
+        length = len(iterable)
+        if chunksize is None:
+            chunksize = -(-length // ((len(self._pool) or 1) * 4))
+        return iterable, length, chunksize if length else 0
+
+    def _map(self, func: Any, iterable: Any, chunksize: int | None, spread: bool) -> Any:
+        iterable, length, chunksize = self._cut(iterable, chunksize)
+        return self._native().map(func, iterable, length, chunksize, spread)
+
+    def _map_later(
+        self, func: Any, iterable: Any, chunksize: int | None, callback: Any, error_callback: Any, spread: bool
+    ) -> Any:
+        iterable, length, chunksize = self._cut(iterable, chunksize)
+        self._start_supervisor()
+        result = MapResult(self, chunksize, length, callback, error_callback)
+        self._native().map_async(result, func, iterable, length, chunksize, spread)
+        return result
+
+    def _map_async(
+        self,
+        func: Any,
+        iterable: Any,
+        mapper: Any,
+        chunksize: int | None = None,
+        callback: Any = None,
+        error_callback: Any = None,
+    ) -> Any:
+        if self._engine is None:
+            return _standard.Pool._map_async(self, func, iterable, mapper, chunksize, callback, error_callback)
+        spread = mapper is _standard.starmapstar
+        return self._map_later(func, iterable, chunksize, callback, error_callback, spread)
+
+    def imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Return an iterator of ``func(item)`` in the order of the items.
+
+        With ``buffersize``, no more than that many items are taken from ``iterable`` ahead of the caller.
+        """
+        if self._engine is None and buffersize is None:
+            return _standard.Pool.imap(self, func, iterable, chunksize)  # type: ignore[no-any-return]
+        return self._stream(IMapIterator, func, iterable, chunksize, buffersize)
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Return an iterator of ``func(item)`` as they come; ``buffersize`` as in `imap`."""
+        if self._engine is None and buffersize is None:
+            return _standard.Pool.imap_unordered(self, func, iterable, chunksize)  # type: ignore[no-any-return]
+        return self._stream(IMapUnorderedIterator, func, iterable, chunksize, buffersize)
+
+    def _stream(
+        self, kind: type[IMapIterator], func: Any, iterable: Any, chunksize: int, buffersize: int | None
+    ) -> Iterator[Any]:
+        self._check_running()
+        if chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError(f"buffersize must be 1+, not {buffersize}")
+        self._start_supervisor()
+        result = kind(self)
+        self._native().imap(result, func, iterable, chunksize, buffersize)
+        if chunksize == 1:
+            return result
+        return (item for chunk in result for item in chunk)
+
+    # The end.
+
+    def close(self) -> None:
+        """Take no more calls; the workers leave when everything is done."""
+        if self._engine is None:
+            _standard.Pool.close(self)
+            return
+        util.debug("closing pool")
+        if self._state == RUN:
+            self._state = CLOSE
+            self._engine.close()
+
+    def join(self) -> None:
+        """Wait for the workers to leave; `close` or `terminate` comes first."""
+        if self._engine is None:
+            _standard.Pool.join(self)
+            return
+        util.debug("joining pool")
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        if self._state not in (CLOSE, TERMINATE):
+            raise ValueError("In unknown state")
+        self._engine.drain()
+        for thread in self._supervisor:
+            if thread is not threading.current_thread():
+                thread.join()
+        for process in self._pool:
+            process.join()
+
+
+_apply_async = Pool.apply_async
+
+
+class _Event:
+    """What packages use of the threading.Event in a standard result."""
+
+    def __init__(self, result: ApplyResult) -> None:
+        self._result = result
+
+    def is_set(self) -> bool:
+        return self._result.ready()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._result.wait(timeout)
+        return self._result.ready()
+
+
+class ApplyResult(_rsmp.PoolResult, _standard.ApplyResult):  # type: ignore[name-defined,misc]
+    """The result of `Pool.apply_async`; see `multiprocessing.pool.ApplyResult`."""
+
+    def __init__(self, pool: Pool, callback: Any, error_callback: Any) -> None:
+        self._register()
+
+    @property
+    def _event(self) -> _Event:
+        return _Event(self)
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+
+AsyncResult = ApplyResult
+
+
+class MapResult(ApplyResult, _standard.MapResult):  # type: ignore[name-defined,misc]
+    """The result of `Pool.map_async`."""
+
+    def __new__(cls, pool: Pool, chunksize: int, length: int, callback: Any, error_callback: Any) -> MapResult:
+        """Give the engine the shape of what it will collect."""
+        return ApplyResult.__new__(cls, pool, callback, error_callback, (chunksize, length))
+
+    def __init__(self, pool: Pool, chunksize: int, length: int, callback: Any, error_callback: Any) -> None:
+        self._register()
+
+    def _set(self, i: int, success_result: tuple[bool, Any]) -> None:
+        ApplyResult._set(self, i, success_result)
+
+
+class IMapIterator(_rsmp.PoolIterator, _standard.IMapIterator):  # type: ignore[name-defined,misc]
+    """The results of `Pool.imap`; see `multiprocessing.pool.IMapIterator`."""
+
+    def __new__(cls, pool: Pool) -> IMapIterator:
+        """Collect in the order of the items."""
+        return _rsmp.PoolIterator.__new__(cls, pool, True)
+
+    def __init__(self, pool: Pool) -> None:
+        self._register()
+
+
+class IMapUnorderedIterator(IMapIterator, _standard.IMapUnorderedIterator):  # type: ignore[name-defined,misc]
+    """The results of `Pool.imap_unordered`."""
+
+    def __new__(cls, pool: Pool) -> IMapUnorderedIterator:
+        """Collect in the order in which they come."""
+        return _rsmp.PoolIterator.__new__(cls, pool, False)
+
+
+class ThreadPool(Pool, _standard.ThreadPool):  # type: ignore[name-defined,misc]
+    """Worker threads that run functions for the caller; see `multiprocessing.pool.ThreadPool`."""
+
+    _wrap_exception = False
+
+    @staticmethod
+    def Process(ctx: Any, *args: Any, **kwds: Any) -> Any:
+        """Return a thread that looks like a process."""
+        from rsmp.dummy import Process
+
+        return Process(*args, **kwds)
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        Pool.__init__(self, processes, initializer, initargs)
+
+    def _setup_queues(self) -> None:
+        self._engine = _rsmp.PoolEngine()
+        self._cache = self._engine.cache
+        self._inqueue = self._engine
+        self._outqueue = self._engine
+
+    @staticmethod
+    def _get_worker_sentinels(workers: Any) -> list[Any]:
+        return []

@@ -12,6 +12,7 @@ mod heap;
 mod hooks;
 mod message;
 mod pickle;
+mod pool;
 mod process;
 mod queues;
 mod reduction;
@@ -35,6 +36,14 @@ mod _rsmp {
     use super::heap::Block;
     #[pymodule_export]
     use super::heap::memory_file;
+    #[pymodule_export]
+    use super::pool::channel::PoolChannel;
+    #[pymodule_export]
+    use super::pool::engine::PoolEngine;
+    #[pymodule_export]
+    use super::pool::result::PoolIterator;
+    #[pymodule_export]
+    use super::pool::result::PoolResult;
     #[pymodule_export]
     use super::process::Child;
     #[pymodule_export]
