@@ -1,5 +1,6 @@
 //! `rsmp._rsmp`: a table of contents. Each file serves the Python module of the same name.
 
+mod arena;
 mod block;
 mod bytes;
 mod cells;
@@ -18,10 +19,13 @@ mod queues;
 mod reduction;
 mod shared_memory;
 mod sharedctypes;
+mod synchronize;
 mod wait;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _rsmp {
+    #[pymodule_export]
+    use super::arena::forked;
     #[pymodule_export]
     use super::codec::{decode_for_test, encode_for_test};
     #[pymodule_export]
@@ -80,6 +84,18 @@ mod _rsmp {
     use super::sharedctypes::SynchronizedArray;
     #[pymodule_export]
     use super::sharedctypes::SynchronizedBase;
+    #[pymodule_export]
+    use super::synchronize::Barrier;
+    #[pymodule_export]
+    use super::synchronize::Condition;
+    #[pymodule_export]
+    use super::synchronize::Event;
+    #[pymodule_export]
+    use super::synchronize::Lock;
+    #[pymodule_export]
+    use super::synchronize::RLock;
+    #[pymodule_export]
+    use super::synchronize::Semaphore;
     #[pymodule_export]
     use super::wait::wait;
 }

@@ -138,8 +138,14 @@ impl Arena {
         self.region.word64(EVENTS_AT)
     }
 
+    fn words64(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let address = NonNull::new(self.region.pointer(offset, count * 8));
+        // SAFETY: inside the mapping, which starts on a page and stays; used for the header's words only, all atomics.
+        address.map_or(&[], |address| unsafe { memory::words(address, count) })
+    }
+
     fn participants(&self) -> Participants<'_> {
-        let words = self.region.words64(PARTICIPANTS_AT, participants::CAPACITY * participants::WORDS);
+        let words = self.words64(PARTICIPANTS_AT, participants::CAPACITY * participants::WORDS);
         Participants::new(words, self.region.word64(FULL_AT))
     }
 
@@ -173,7 +179,12 @@ impl Arena {
     /// The words for waiters that found no room in their condition's cell; the mark says how many of them are in use.
     #[must_use]
     pub fn waiters(&self) -> (&[AtomicU64], &AtomicU64) {
-        (self.region.words64(WAITERS_AT, WAITERS_LEN / 8), self.region.word64(WAITERS_MARK_AT))
+        (self.words64(WAITERS_AT, WAITERS_LEN / 8), self.region.word64(WAITERS_MARK_AT))
+    }
+
+    /// Makes `count` of those words from `first` usable.
+    pub fn provide_waiters(&self, first: usize, count: usize) -> Result<()> {
+        self.region.allocate(WAITERS_AT + first * 8, count * 8)
     }
 
     /// A cell that another process allocated, from its pickle.
@@ -256,15 +267,6 @@ impl Cell {
         assert!(at.is_multiple_of(8) && at + 8 <= self.len, "word {at} is outside the cell");
         // SAFETY: as in `word32`.
         unsafe { AtomicU64::from_ptr(self.address.as_ptr().add(at).cast::<u64>()) }
-    }
-
-    /// The `count` 64-bit words from byte `at`.
-    #[inline]
-    #[must_use]
-    pub fn words64(&self, at: usize, count: usize) -> &[AtomicU64] {
-        assert!(at.is_multiple_of(8) && at + count * 8 <= self.len, "words {at} are outside the cell");
-        // SAFETY: as in `word32`; an atomic has the layout of its integer.
-        unsafe { core::slice::from_raw_parts(self.address.as_ptr().add(at).cast::<AtomicU64>(), count) }
     }
 }
 

@@ -93,16 +93,6 @@ impl Region {
         unsafe { AtomicU64::from_ptr(address.cast::<u64>()) }
     }
 
-    /// The `count` 64-bit words from `offset`, a multiple of 8.
-    #[inline]
-    #[must_use]
-    pub fn words64(&self, offset: usize, count: usize) -> &[AtomicU64] {
-        let address = self.pointer(offset, count * 8);
-        assert!(offset.is_multiple_of(8), "offset {offset} is not aligned");
-        // SAFETY: as in `word32`; an atomic has the layout of its integer.
-        unsafe { core::slice::from_raw_parts(address.cast::<AtomicU64>(), count) }
-    }
-
     /// Copies `bytes` to `offset`.
     #[inline]
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {

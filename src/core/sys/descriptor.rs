@@ -47,3 +47,9 @@ pub fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<()> {
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::os("make a pipe", errno))
 }
+
+/// Keeps a descriptor from programs that this one turns into or starts.
+pub fn close_on_exec(descriptor: impl AsFd) -> Result<()> {
+    rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)
+        .map_err(|errno| Error::os("mark a descriptor to be closed on exec", errno))
+}

@@ -1,6 +1,7 @@
 //! The only folder that makes system calls: one file per kind of kernel object.
 
 pub mod child;
+pub mod cpu;
 pub mod descriptor;
 pub mod epoll;
 pub mod foreign;

@@ -142,6 +142,12 @@ fn exists(pid: u32) -> bool {
     rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
 }
 
+/// Whether the process runs, if it is known only by its id.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    exists(pid) && Identity::of_process(pid).is_none_or(Identity::is_alive)
+}
+
 /// What `/proc/PID/stat` says.
 struct Stat {
     state: u8,

@@ -1,0 +1,144 @@
+//! Spinning before sleeping: how long is worth it.
+//!
+//! Sleeping and being woken on another CPU costs tens of microseconds, so it pays to look a while longer when the other
+//! side answers soon, and only then. Each object learns from its own past how long that is: a wait that ends while
+//! spinning lengthens the next spin to what it took and some more, one that does not halves it, down to nothing; from
+//! time to time one is tried again. With a single CPU the other side cannot answer while this one spins.
+
+use core::hint;
+
+use crate::atomic::{AtomicUsize, Ordering};
+use crate::clock::{self, Deadline};
+use crate::sys::cpu;
+
+/// Nanoseconds: the first spin, the longest, and what counts as none.
+const FIRST: usize = 10_000;
+const LONGEST: usize = 40_000;
+const NONE: usize = 1_000;
+/// A spin is tried again after this many waits without.
+const RETRY: usize = 32;
+/// Between two looks at the clock.
+const ROUNDS: usize = 8;
+
+/// What one object in one process has learnt.
+#[derive(Debug)]
+pub struct Spin {
+    /// Nanoseconds to spin; below `NONE`, how many waits have gone without.
+    budget: AtomicUsize,
+}
+
+/// Threads of this process that spin now.
+static SPINNING: AtomicUsize = AtomicUsize::new(0);
+
+impl Default for Spin {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Spin {
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { budget: AtomicUsize::new(FIRST) }
+    }
+
+    /// Calls `ready` until it gives a value, for as long as is worth it.
+    pub fn until<T>(&self, deadline: Deadline, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+        let budget = self.budget.load(Ordering::Relaxed);
+        if budget < NONE {
+            self.budget.store(if budget < RETRY { budget + 1 } else { FIRST / 2 }, Ordering::Relaxed);
+            return None;
+        }
+        if deadline == Deadline::PASSED {
+            return None;
+        }
+        let _turn = Turn::take()?;
+        let start = clock::now();
+        let mut rounds = 0;
+        loop {
+            if let Some(value) = ready() {
+                let took = (clock::now() - start).min(LONGEST as u64) as usize;
+                // Twice what it took, approached by half.
+                self.budget.store(usize::midpoint(budget, (took * 2).clamp(2 * NONE, LONGEST)), Ordering::Relaxed);
+                return Some(value);
+            }
+            hint::spin_loop();
+            rounds += 1;
+            if rounds % ROUNDS == 0 && clock::now() - start >= budget as u64 {
+                let half = budget / 2;
+                self.budget.store(if half < NONE { 0 } else { half }, Ordering::Relaxed);
+                return None;
+            }
+        }
+    }
+}
+
+/// The right to spin: one CPU stays free for the other side.
+struct Turn;
+
+impl Turn {
+    fn take() -> Option<Self> {
+        let turn = Self;
+        (SPINNING.fetch_add(1, Ordering::Relaxed) + 1 < cpu::available() as usize).then_some(turn)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        SPINNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_never_pays_off_stops_and_is_tried_again() {
+        let spin = Spin::new();
+        let mut looks = 0_usize;
+        let mut waits = 0_usize;
+        while spin.budget.load(Ordering::Relaxed) >= NONE && waits < 1000 {
+            assert_eq!(spin.until(Deadline::NEVER, || None::<()>), None);
+            waits += 1;
+        }
+        if cpu::available() < 2 {
+            return;
+        }
+        assert!(waits < 10);
+        for _ in 0..RETRY {
+            assert_eq!(
+                spin.until(Deadline::NEVER, || {
+                    looks += 1;
+                    None::<()>
+                }),
+                None
+            );
+        }
+        assert_eq!(looks, 0);
+        assert_eq!(
+            spin.until(Deadline::NEVER, || {
+                looks += 1;
+                None::<()>
+            }),
+            None
+        );
+        assert_eq!(
+            spin.until(Deadline::NEVER, || {
+                looks += 1;
+                None::<()>
+            }),
+            None
+        );
+        assert!(looks > 0);
+    }
+
+    #[test]
+    fn a_passed_deadline_does_not_spin() {
+        assert_eq!(Spin::new().until(Deadline::PASSED, || Some(1)), None);
+        let _ = Spin::new().until(Deadline::after(Duration::from_secs(1)), || Some(1));
+        assert_eq!(SPINNING.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,25 @@
+//! How many CPUs this process may use at once.
+
+use std::thread;
+
+use crate::atomic::{AtomicU64, Ordering};
+use crate::clock;
+
+/// The affinity mask and the control group's quota may change while the program runs.
+const FRESH_FOR: u64 = 1_000_000_000;
+
+/// CPUs allowed by the affinity mask and the control groups' quotas, looked up once a second at most.
+#[must_use]
+pub fn available() -> u32 {
+    /// The count in the low 16 bits, above them the time of the look.
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    let known = KNOWN.load(Ordering::Relaxed);
+    let now = clock::now();
+    if known != 0 && now.saturating_sub(known >> 16 << 16) < FRESH_FOR {
+        return (known & 0xffff) as u32;
+    }
+    // The standard library's count takes the mask and the quotas of both versions of control groups into account.
+    let count = thread::available_parallelism().map_or(1, |count| count.get().min(0xffff)) as u32;
+    KNOWN.store((now >> 16 << 16) | u64::from(count), Ordering::Relaxed);
+    count
+}
