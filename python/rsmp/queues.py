@@ -29,21 +29,19 @@ def __getattr__(name: str) -> Any:
 class _Shared:
     """What the queue classes have in common: their way to other processes, and the ends."""
 
-    _is_native: bool
-
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self: Any, name: str) -> Any:
         make = _LAZY.get(name) if self._is_native else None
         if make is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         make(self)
         return self.__dict__[name]
 
-    def _make_ends(self) -> None:
+    def _make_ends(self: Any) -> None:
         reader, writer = self._ends()
         self.__dict__.setdefault("_reader", reader)
         self.__dict__.setdefault("_writer", writer)
 
-    def _shared_descriptors(self) -> tuple[Any, Any]:
+    def _shared_descriptors(self: Any) -> tuple[Any, Any]:
         file, event = self._descriptors
         return reduction.share_descriptor(file), reduction.share_descriptor(event)
 
