@@ -1,0 +1,509 @@
+"""The queues of rsmp beyond what both libraries promise: memory, limits, deaths, subclasses, the two ends."""
+
+import errno
+import os
+import pickle
+import queue
+import random
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from under_test import mp, submodule
+
+pytestmark = pytest.mark.rsmp_only("the engine of rsmp's queues")
+
+KINDS = ["Queue", "JoinableQueue", "SimpleQueue"]
+MIB = 1 << 20
+
+
+def finish(*processes):
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+        process.close()
+
+
+def kill(process):
+    process.kill()
+    process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+    process.close()
+
+
+class TestMemory:
+    @pytest.mark.parametrize("size", [100, 5000, 60_000, 3 * MIB])
+    def test_what_a_queue_grew_into_is_given_back(self, mp, size):
+        q = mp.Queue()
+        item = os.urandom(size)
+        count = 60 * MIB // size
+        for _ in range(count):
+            q.put(item)
+        assert q._memory > 59 * MIB
+        for _ in range(count):
+            assert q.get() == item
+        assert q._memory < 9 * MIB
+
+    def test_a_waiting_consumer_gives_the_rest_back(self, mp):
+        q = mp.Queue()
+        for _ in range(5):
+            q.put(bytes(MIB))
+            q.get()
+        assert q._memory >= MIB
+        with pytest.raises(queue.Empty):
+            q.get(timeout=0.8)
+        assert q._memory < MIB // 2
+
+    def test_a_stream_uses_the_same_memory_again(self, mp):
+        q = mp.Queue()
+        for _ in range(30):
+            q.put(bytes(8 * MIB))
+            assert len(q.get()) == 8 * MIB
+        assert q._memory < 20 * MIB
+
+    def test_simple_queue_holds_a_fixed_amount(self, ctx):
+        q = ctx.SimpleQueue()
+        process = ctx.Process(target=put_all, args=(q, [b"x" * 10_000] * 1000))
+        process.start()
+        time.sleep(0.5)
+        assert process.is_alive()
+        assert 64 << 10 <= q._memory < 4 * MIB
+        for _ in range(1000):
+            assert len(q.get()) == 10_000
+        finish(process)
+
+    def test_an_item_longer_than_simple_queue_holds_gets_through(self, mp):
+        q = mp.SimpleQueue()
+        q.put(b"x" * 5 * MIB)
+        assert len(q.get()) == 5 * MIB
+
+    @pytest.mark.parametrize("size", [1000, 100_000])
+    def test_the_file_size_limit_is_a_memory_error(self, mp, size):
+        q = mp.Queue()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, hard))
+        put = 0
+        try:
+            with pytest.raises(MemoryError):
+                while True:
+                    q.put(bytes(size))
+                    put += 1
+            with pytest.raises(MemoryError):
+                q.put(bytes(20 * MIB))
+            got = [q.get(timeout=5) for _ in range(put // 2)]
+            q.put("works again")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert put > 20 and {len(item) for item in got} == {size}
+        rest = [q.get(timeout=5) for _ in range(put - put // 2)]
+        assert {len(item) for item in rest} == {size} and q.get(timeout=5) == "works again" and q.empty()
+
+    def test_more_than_the_machine_has_is_a_memory_error(self, mp):
+        q = mp.Queue()
+        # The pages of zeros are never touched, so the bytes object itself takes no memory.
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        huge = bytes(available + 512 * MIB) if os.environ.get("RSMP_HUGE") else None
+        if huge is None:
+            pytest.skip("RSMP_HUGE=1 asks for as much memory as the machine has")
+        with pytest.raises(MemoryError):
+            q.put(huge)
+        q.put(1)
+        assert q.get() == 1
+
+
+def put_all(q, items):
+    for item in items:
+        q.put(item)
+
+
+def take_for_ever(q):
+    while True:
+        q.get()
+
+
+def put_for_ever(q, label, size):
+    number = 0
+    while True:
+        q.put((label, number, b"x" * size))
+        number += 1
+
+
+def lock_and_die(q):
+    q.put("before")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TestDeaths:
+    def test_killed_producers_and_consumers_hang_nobody_and_garble_nothing(self, ctx):
+        q = ctx.Queue()
+        ends = time.monotonic() + 3
+        generator = random.Random(1)
+        last, label, producers, consumers = {}, 0, [], []
+        while time.monotonic() < ends:
+            if len(producers) < 2:
+                size = generator.choice([10, 3000, 40_000])
+                producers.append(ctx.Process(target=put_for_ever, args=(q, label, size), daemon=True))
+                producers[-1].start()
+                label += 1
+            if len(consumers) < 1:
+                consumers.append(ctx.Process(target=take_for_ever, args=(q,), daemon=True))
+                consumers[-1].start()
+            until = time.monotonic() + generator.random() * 0.05
+            while time.monotonic() < until:
+                try:
+                    label_of, number, payload = q.get(timeout=10)
+                except queue.Empty:
+                    assert not any(process.is_alive() for process in producers)
+                    break
+                assert payload.count(b"x") == len(payload)
+                # What one producer put comes in order; others may have taken some in between.
+                assert number > last.get(label_of, -1)
+                last[label_of] = number
+            kill(generator.choice([producers, consumers]).pop())
+        for process in producers + consumers:
+            kill(process)
+        while True:
+            try:
+                q.get(timeout=1)
+            except queue.Empty:
+                break
+        q.put("still works")
+        assert q.get(timeout=5) == "still works"
+
+    def test_the_item_of_a_process_that_died_is_there(self, ctx):
+        q = ctx.Queue()
+        process = ctx.Process(target=lock_and_die, args=(q,))
+        process.start()
+        process.join(10)
+        assert q.get(timeout=5) == "before"
+        process.close()
+
+    def test_slabs_of_dead_processes_are_used_again(self):
+        ctx = mp.get_context("fork")
+        q = ctx.Queue()
+        for _ in range(30):
+            process = ctx.Process(target=put_for_ever, args=(q, 0, MIB), daemon=True)
+            process.start()
+            for _ in range(3):
+                q.get(timeout=10)
+            kill(process)
+            while not q.empty():
+                q.get(timeout=10)
+        assert q._memory < 40 * MIB
+
+
+class TestSignals:
+    def test_a_handler_runs_while_get_waits(self, mp):
+        q = mp.Queue()
+        seen = []
+        previous = signal.signal(signal.SIGALRM, lambda *_: seen.append(time.monotonic()))
+        try:
+            begun = time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(queue.Empty):
+                q.get(timeout=1.2)
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert seen and seen[0] - begun < 0.8
+        assert time.monotonic() - begun >= 1.19
+
+    def test_an_exception_from_a_handler_ends_get(self, mp):
+        q = mp.Queue()
+
+        def handler(*_):
+            raise KeyboardInterrupt
+
+        previous = signal.signal(signal.SIGALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                q.get()
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        q.put(1)
+        assert q.get() == 1
+
+
+def echo_one(q, results):
+    results.put(q.get(timeout=20))
+
+
+class TestFork:
+    def test_a_fork_while_threads_put_and_get_leaves_a_usable_child(self):
+        ctx = mp.get_context("fork")
+        busy, there, back = ctx.Queue(), ctx.Queue(), ctx.Queue()
+        stop = threading.Event()
+
+        def work():
+            while not stop.is_set():
+                busy.put(["x" * 100, {"a": [1.5]}, b"y" * 20_000, object])
+                busy.get(timeout=10)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for index in range(20):
+                process = ctx.Process(target=echo_one, args=(there, back))
+                process.start()
+                there.put(index)
+                assert back.get(timeout=20) == index
+                finish(process)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def test_a_child_of_a_process_that_closed_starts_with_an_open_queue(self):
+        ctx = mp.get_context("fork")
+        q, results = ctx.Queue(), ctx.Queue()
+        q.close()
+        with pytest.raises(ValueError, match="is closed"):
+            q.put(1)
+        process = ctx.Process(target=put_all, args=(q, [1]))
+        process.start()
+        finish(process)
+        assert q.qsize() == 1
+        results.close()
+
+
+class TestMany:
+    def test_many_go_in_and_come_out(self, mp):
+        q = mp.Queue()
+        items = [*range(5000), "x" * 50_000, b"y" * 200_000, {"z": [1]}]
+        q.put_many(items)
+        assert q.qsize() == len(items)
+        received = []
+        while not q.empty():
+            part = q.get_many(700)
+            assert 1 <= len(part) <= 700
+            received += part
+        assert received == items
+        with pytest.raises(queue.Empty):
+            q.get_many(5, timeout=0.01)
+        with pytest.raises(queue.Empty):
+            q.get_many(5, block=False)
+        with pytest.raises(ValueError):
+            q.get_many(0)
+
+    def test_a_full_queue_says_how_many_went_in(self, mp):
+        q = mp.Queue(4)
+        with pytest.raises(queue.Full) as caught:
+            q.put_many(range(10), timeout=0.05)
+        assert caught.value.args == (4,) and q.qsize() == 4
+
+    def test_nothing_is_put_when_one_cannot_be_pickled(self, mp):
+        q = mp.Queue()
+        with pytest.raises((pickle.PicklingError, AttributeError)):
+            q.put_many([1, 2, lambda: 3])
+        assert q.empty()
+
+
+class TestEnds:
+    def test_messages_are_pickles_at_the_ends(self, mp):
+        q = mp.Queue()
+        q.put({"a": [1]})
+        assert pickle.loads(q._reader.recv_bytes()) == {"a": [1]}
+        q._writer.send_bytes(pickle.dumps([2]))
+        assert q.get() == [2]
+        q._writer.send("three")
+        assert q._reader.poll() and q._reader.recv() == "three"
+        assert not q._reader.poll() and not q._reader.poll(0.01)
+        q.put(b"0123456789")
+        with pytest.raises(OSError):
+            q._reader.recv_bytes(5)
+        with pytest.raises(OSError, match="read-only"):
+            q._reader.send(1)
+        with pytest.raises(OSError, match="write-only"):
+            q._writer.recv()
+        assert q._poll() is False
+
+    def test_closed_ends_refuse(self, mp):
+        q = mp.Queue()
+        q._reader.close()
+        assert q._reader.closed
+        for call in (q._reader.recv, q._reader.poll, q._reader.fileno, q.empty):
+            with pytest.raises(OSError, match="handle is closed"):
+                call()
+        q._writer.close()
+        with pytest.raises(OSError, match="handle is closed"):
+            q._writer.send(1)
+
+    def test_closing_a_used_queue_closes_its_ends(self, mp):
+        unused, used = mp.Queue(), mp.Queue()
+        used.put(1)
+        unused.close()
+        used.close()
+        assert unused.empty()
+        with pytest.raises(OSError, match="is closed"):
+            used.empty()
+
+    def test_the_descriptor_serves_a_selector(self, ctx):
+        q, done = ctx.Queue(), ctx.Queue()
+        with selectors.DefaultSelector() as selector:
+            selector.register(q._reader, selectors.EVENT_READ)
+            assert not selector.select(0)
+            processes = [ctx.Process(target=put_all, args=(q, range(50))) for _ in range(2)]
+            for process in processes:
+                process.start()
+            received = 0
+            while received < 100:
+                assert selector.select(20)
+                try:
+                    q.get_nowait()
+                except queue.Empty:
+                    continue
+                received += 1
+            assert not selector.select(0)
+            finish(*processes)
+        done.close()
+
+    def test_an_end_does_not_keep_the_queue_open(self, mp):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10):
+            q = mp.Queue()
+            q._reader.poll()
+            q._writer.send(1)
+            del q
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+class TestSubclasses:
+    def test_init_left_out_means_the_standard_queue(self, mp):
+        queues, connection = submodule("queues"), submodule("connection")
+        ctx = mp.get_context("fork")
+
+        class Own(queues.Queue):
+            def __init__(self):
+                self._maxsize = 5
+                self._reader, self._writer = connection.Pipe(duplex=False)
+                self._rlock, self._wlock = ctx.Lock(), ctx.Lock()
+                self._sem = ctx.BoundedSemaphore(5)
+                self._opid = os.getpid()
+                self._ignore_epipe = False
+                self._reset()
+
+        q = Own()
+        q.put([1])
+        assert q._thread is not None
+        assert q.get(timeout=10) == [1]
+        assert q.empty() and q.qsize() == 0 and not q.full()
+        with pytest.raises(queue.Empty):
+            q.get_nowait()
+        q.close()
+        with pytest.raises(ValueError, match="is closed"):
+            q.put(1)
+        q.join_thread()
+        assert q._reader.closed
+
+    def test_put_nowait_calls_the_subclass(self, mp):
+        queues = submodule("queues")
+
+        class Doubling(queues.Queue):
+            def put(self, obj, block=True, timeout=None):
+                super().put(obj * 2, block, timeout)
+
+            def get(self, block=True, timeout=None):
+                return super().get(block, timeout) + 1
+
+        q = Doubling(ctx=mp.get_context())
+        q.put_nowait(4)
+        assert q.get_nowait() == 9
+
+    def test_the_feeder_hook_of_a_subclass_is_told(self, mp):
+        queues = submodule("queues")
+        told = []
+
+        class Telling(queues.Queue):
+            @staticmethod
+            def _on_queue_feeder_error(e, obj):
+                told.append((e, obj))
+
+        q = Telling(ctx=mp.get_context())
+        item = threading.Lock()
+        q.put(item)
+        assert isinstance(told[0][0], TypeError) and told[0][1] is item
+        assert q.empty()
+
+    def test_instance_attributes_of_an_end_may_be_set(self, mp):
+        q = mp.SimpleQueue()
+        q._writer._send_bytes = print
+        q.put(1)
+        assert q.get() == 1
+
+
+class TestArguments:
+    def test_wrong_types_are_type_errors(self, mp):
+        q = mp.Queue()
+        with pytest.raises(TypeError):
+            mp.Queue("3")
+        with pytest.raises(TypeError):
+            mp.Queue(2.5)
+        with pytest.raises(TypeError):
+            q.get(timeout="1")
+        with pytest.raises(TypeError):
+            q.put()
+        assert q.empty()
+
+    def test_block_is_a_truth_value(self, mp):
+        q = mp.Queue(1)
+        q.put(1, 1)
+        with pytest.raises(queue.Full):
+            q.put(2, 0)
+        with pytest.raises(queue.Full):
+            q.put(2, [], 5)
+        assert q.get([1], 1) == 1
+        with pytest.raises(queue.Empty):
+            q.get(timeout=-1)
+
+    def test_a_descriptor_of_something_else_is_refused(self, mp):
+        from rsmp import _rsmp
+
+        ours = _rsmp.Queue()
+        read, write = os.pipe()
+        with pytest.raises(OSError):
+            ours._open(read, write)
+        with pytest.raises(OSError) as caught:
+            ours._open(-1, -1)
+        assert caught.value.errno == errno.EBADF
+
+
+NO_THREADS = """
+import os, sys, rsmp
+q = rsmp.Queue()
+for index in range(100):
+    q.put([index] * 1000)
+threads = len(os.listdir("/proc/self/task"))
+assert [q.get()[0] for _ in range(100)] == list(range(100))
+sys.exit(0 if threads == len(os.listdir("/proc/self/task")) == 1 else 3)
+"""
+
+
+def test_no_thread_is_started():
+    assert subprocess.run([sys.executable, "-c", NO_THREADS], timeout=30, check=False).returncode == 0
+
+
+def standard_child(q, results):
+    for item in iter(q.get, None):
+        results.put(item)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_standard_process_takes_our_queue(mp, method, kind):
+    import multiprocessing
+
+    q, results = getattr(mp, kind)(), mp.SimpleQueue()
+    process = multiprocessing.get_context(method).Process(target=standard_child, args=(q, results))
+    process.start()
+    for item in (1, "two", [3]):
+        q.put(item)
+        assert results.get() == item
+    q.put(None)
+    finish(process)
