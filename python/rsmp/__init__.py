@@ -14,7 +14,6 @@ import sys
 
 from rsmp import context as context
 from rsmp import process as process
-from rsmp import reduction as reduction
 from rsmp._install import install as install
 from rsmp.context import _default_context
 
@@ -101,6 +100,16 @@ RawValue = _default_context.RawValue
 Semaphore = _default_context.Semaphore
 SimpleQueue = _default_context.SimpleQueue
 Value = _default_context.Value
+
+
+def __getattr__(name: str) -> object:
+    # The standard package has it from the start; here it comes when used, with pickle and socket.
+    if name == "reduction":
+        from importlib import import_module
+
+        return import_module("rsmp.reduction")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 if "__main__" in sys.modules:
     # Children find the parent's main module under this name.

@@ -1,26 +1,41 @@
 """What runs in a child from its first instruction to its last.
 
-Shared by the three start methods. The order at the end is that of Python 3.13 on every version: the target, threads,
-exit handlers, then the finalizers of ``multiprocessing.util``; output is flushed after the last of them.
+Shared by the three start methods. A spawned child imports little more than this file: parts of the standard package
+(``spawn``, ``util``, ``reduction``) are used only if something has imported them, and may have replaced functions in
+them. The order at the end is that of Python 3.13 on every version: the target, threads, exit handlers, then the
+finalizers of ``multiprocessing.util``; output is flushed after the last of them.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, BinaryIO, NoReturn
+from types import ModuleType
 
-from rsmp import _rsmp, _stdlib
+from rsmp import _stdlib
 
-__all__ = ["bootstrap", "load", "run_forked"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, BinaryIO, NoReturn
 
-_process = _stdlib.load("process")
+__all__ = ["bootstrap", "load", "run_forked", "spawn_main"]
+
+_process: Any = _stdlib.load("process")
+_context: Any = _stdlib.load("context")
 _standard_bootstrap = _process.BaseProcess._bootstrap
+
+
+def spawn_main(pipe_handle: int, parent_pid: int | None = None, tracker_fd: int | None = None) -> None:
+    """Be the child whose data are in the file ``pipe_handle``; exit with its exit code."""
+    del parent_pid  # Windows only
+    _stdlib.when_loaded("resource_tracker", lambda module: setattr(module._resource_tracker, "_fd", tracker_fd))
+    with open(pipe_handle, "rb") as file:
+        process, data = load(file)
+    sys.exit(bootstrap(process, data["rsmp_parent_sentinel"]))
 
 
 def run_forked(start: Callable[[], int]) -> NoReturn:
@@ -39,18 +54,81 @@ def run_forked(start: Callable[[], int]) -> NoReturn:
             os._exit(code)
 
 
-def load(file: BinaryIO) -> tuple[Any, Any]:
+def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
     """Return the process object in ``file``, after preparing this process for it, and the data that prepared it."""
-    spawn = _stdlib.load("spawn")
-    pickle = _stdlib.load("reduction").pickle
+    # The pure Python part of pickle is not needed to read.
+    from _pickle import load as unpickle
+
     current = _process.current_process()
     current._inheriting = True
     try:
-        data = pickle.load(file)
-        spawn.prepare(data)
-        return pickle.load(file), data
+        data = unpickle(file)
+        lifeline = data.get("rsmp_lifeline")
+        if lifeline is not None:
+            from rsmp import _rsmp
+
+            _rsmp.tie_to_lifeline(lifeline)
+            os.close(lifeline)
+        prepare(data)
+        return unpickle(file), data
     finally:
         del current._inheriting
+
+
+def prepare(data: dict[str, Any]) -> None:
+    """Do what the standard ``spawn.prepare`` does with ``data`` to get this process ready to unpickle its object."""
+    spawn = _stdlib.loaded("spawn")
+    if spawn is not None:
+        spawn.prepare(data)
+        return
+    current = _process.current_process()
+    for name in ("name", "authkey"):
+        if name in data:
+            setattr(current, name, data[name])
+    if data.get("log_to_stderr"):
+        _stdlib.load("util").log_to_stderr()
+    if "log_level" in data:
+        _stdlib.load("util").get_logger().setLevel(data["log_level"])
+    if "sys_path" in data:
+        sys.path = data["sys_path"]
+    if "sys_argv" in data:
+        sys.argv = data["sys_argv"]
+    if "dir" in data:
+        os.chdir(data["dir"])
+    if "orig_dir" in data:
+        _process.ORIGINAL_DIR = data["orig_dir"]
+    if data.get("start_method") is not None:
+        _context._default_context.set_start_method(data["start_method"], force=True)
+    path = data.get("init_main_from_path", "")
+    if path.endswith(".py") and "init_main_from_name" not in data and os.path.isfile(path):
+        _import_script(path)
+    elif path or "init_main_from_name" in data:
+        main = {name: value for name, value in data.items() if name.startswith("init_main_from")}
+        _stdlib.load("spawn").prepare(main)
+
+
+def _import_script(path: str) -> None:
+    """Make the script at ``path`` this process's main module, under the name ``__mp_main__``."""
+    current = sys.modules["__main__"]
+    # IPython's launcher does not protect its call of main; a forked child may have the module already.
+    if os.path.basename(path) == "ipython.py" or getattr(current, "__file__", None) == path:
+        return
+    _kept.append(current)
+    module = ModuleType("__mp_main__")
+    module.__dict__.update(__file__=path, __cached__=None, __package__="")
+    with open(path, "rb") as file:
+        source = file.read()
+    name = sys.argv[0]
+    sys.argv[0] = path
+    sys.modules["__mp_main__"] = module
+    try:
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    finally:
+        sys.argv[0] = name
+    sys.modules["__main__"] = module
+
+
+_kept: list[ModuleType] = []
 
 
 def bootstrap(process: Any, parent_sentinel: int) -> int:
@@ -59,22 +137,16 @@ def bootstrap(process: Any, parent_sentinel: int) -> int:
     ``parent_sentinel`` is a process descriptor of the parent. Tools replace `BaseProcess._bootstrap`, and classes
     override it: theirs is then called instead.
     """
-    replaced = (
-        type(process)._bootstrap is not _standard_bootstrap or _standard_bootstrap.__module__ != _process.__name__
-    )
-    if replaced or sys.version_info >= (3, 13):
-        code: int = process._bootstrap(parent_sentinel=parent_sentinel)
-        return code
-    return _run(process, parent_sentinel)
+    own = type(process)._bootstrap is _standard_bootstrap and _standard_bootstrap.__module__ == _process.__name__
+    return _run(process, parent_sentinel) if own else process._bootstrap(parent_sentinel=parent_sentinel)
 
 
 def _run(process: Any, parent_sentinel: int) -> int:
-    """Do what `BaseProcess._bootstrap` does, except for the exit handlers, which run later."""
-    util = _stdlib.load("util")
+    """Do what `BaseProcess._bootstrap` does in Python 3.13: exit handlers run later."""
     code = 1
     try:
-        _become(process, parent_sentinel, util)
-        util.info("child process calling self.run()")
+        _become(process, parent_sentinel)
+        _info("child process calling self.run()")
         process.run()
         code = 0
     except SystemExit as leaving:
@@ -86,21 +158,21 @@ def _run(process: Any, parent_sentinel: int) -> int:
         traceback.print_exc()
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
-        util.info("process exiting with exitcode %d", code)
+        _info("process exiting with exitcode %d", code)
         _flush()
     return code
 
 
-def _become(process: Any, parent_sentinel: int, util: Any) -> None:
+def _become(process: Any, parent_sentinel: int) -> None:
     if process._start_method is not None:
-        _stdlib.load("context")._force_start_method(process._start_method)
-    util._close_stdin()
+        _context._force_start_method(process._start_method)
+    _close_stdin()
     # The old object goes only after the hooks below have run.
     old_process = _process._current_process
-    parent = _process._ParentProcess(process._parent_name, process._parent_pid, parent_sentinel)
-    vars(_process).update(
-        _process_counter=itertools.count(1), _children=set(), _current_process=process, _parent_process=parent
-    )
+    _process._process_counter = itertools.count(1)
+    _process._children = set()
+    _process._current_process = process
+    _process._parent_process = _process._ParentProcess(process._parent_name, process._parent_pid, parent_sentinel)
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
     process._after_fork()
     del old_process
@@ -115,10 +187,32 @@ def _exit_code(leaving: SystemExit) -> int:
     return 1
 
 
+def _info(message: str, *arguments: object) -> None:
+    util = _stdlib.loaded("util")
+    if util is not None:
+        util.info(message, *arguments)
+
+
+def _close_stdin() -> None:
+    """Replace the standard input, which is the parent's, by nothing."""
+    if sys.stdin is None:
+        return
+    try:  # noqa: SIM105 (contextlib is an import)
+        sys.stdin.close()
+    except (OSError, ValueError):
+        pass
+    try:  # noqa: SIM105 (contextlib is an import)
+        sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
+    except (OSError, ValueError):
+        pass
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
+        try:  # noqa: SIM105 (contextlib is an import)
             stream.flush()
+        except (AttributeError, ValueError):
+            pass
 
 
-os.register_at_fork(after_in_child=_rsmp.forget_lifeline)
+_stdlib.unannotate(__name__)

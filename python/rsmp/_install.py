@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-import warnings
+from _frozen_importlib import ModuleSpec
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 from rsmp import _stdlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["install", "installed", "take_over"]
 
@@ -27,9 +28,11 @@ class _Alias:
         return ModuleSpec(fullname, loader)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
+        from importlib import import_module
+
         name = "rsmp" + spec.name.removeprefix("multiprocessing")
         try:
-            module = importlib.import_module(name)
+            module = import_module(name)
         except ModuleNotFoundError as error:
             if error.name == name:
                 raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name) from None
@@ -60,6 +63,8 @@ def install() -> None:
     take_over()
     if holders:
         names = ", ".join(holders)
+        import warnings
+
         warnings.warn(f"imported before rsmp.install(), and still on multiprocessing: {names}", RuntimeWarning, 2)
 
 

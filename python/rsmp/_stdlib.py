@@ -8,26 +8,118 @@ from the standard module, so that a patch made on one side is seen on the other.
 
 from __future__ import annotations
 
-import importlib.util
-import multiprocessing
-import multiprocessing.context
-import multiprocessing.process
-import multiprocessing.reduction
 import sys
-from importlib.machinery import PathFinder
+import threading
+from _frozen_importlib import module_from_spec
+from _frozen_importlib_external import PathFinder
 from types import FunctionType, ModuleType
-from typing import Any
 
-__all__ = ["load", "mirror", "package", "unannotate"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
-package = multiprocessing
+__all__ = ["load", "loaded", "mirror", "package", "unannotate", "when_loaded"]
+
+_completing = threading.RLock()
+
+
+class _Deferred(ModuleType):
+    """A standard module that is executed when a name in it is first used."""
+
+    def __getattribute__(self, name: str) -> Any:
+        # Importing the module again looks at its spec.
+        if name not in ("__class__", "__name__", "__spec__"):
+            _complete(self)
+        return ModuleType.__getattribute__(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _complete(self)
+        ModuleType.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _complete(self)
+        ModuleType.__delattr__(self, name)
+
+
+def _complete(module: ModuleType) -> None:
+    """Execute a deferred module once; other threads wait for it, and the module itself gets at its own names."""
+    spec: Any = ModuleType.__getattribute__(module, "__spec__")
+    with _completing:
+        if type(module) is not _Deferred or spec.loader_state == "executing":
+            return
+        spec.loader_state = "executing"
+        try:
+            spec.loader.exec_module(module)
+            ModuleType.__setattr__(module, "__class__", ModuleType)
+        finally:
+            spec.loader_state = None
+        action = _afterwards.pop(spec.name, None)
+        if action is not None:
+            action(module)
+
+
+_afterwards: dict[str, Callable[[ModuleType], object]] = {}
+
+
+def _deferred(full: str, path: Any) -> ModuleType | None:
+    """Return a deferred standard module, or None if it is not found in the usual way (frozen programs)."""
+    spec = PathFinder.find_spec(full, path)
+    if spec is None or spec.loader is None:
+        return None
+    module: Any = module_from_spec(spec)
+    module.__class__ = _Deferred
+    return module  # type: ignore[no-any-return]
+
+
+def _import_package() -> ModuleType:
+    """Import the standard package, with ``reduction`` deferred: it brings pickle and socket, half the time it takes."""
+    full = "multiprocessing.reduction"
+    parent = None if "multiprocessing" in sys.modules else PathFinder.find_spec("multiprocessing")
+    module = None if parent is None else _deferred(full, parent.submodule_search_locations)
+    if module is None:
+        import multiprocessing.reduction
+
+        return multiprocessing
+    sys.modules[full] = module
+    try:
+        import multiprocessing
+    except BaseException:
+        del sys.modules[full]
+        raise
+    multiprocessing.__dict__["reduction"] = module
+    return multiprocessing
+
+
+package: Any = _import_package()
 
 _loaded: dict[str, ModuleType] = {
-    "": multiprocessing,
-    "context": multiprocessing.context,
-    "process": multiprocessing.process,
-    "reduction": multiprocessing.reduction,
+    "": package,
+    "context": package.context,
+    "process": package.process,
+    "reduction": package.reduction,
 }
+
+
+def loaded(name: str) -> ModuleType | None:
+    """Return the standard submodule ``name`` if anything has used it."""
+    module = _loaded.get(name)
+    if module is None and sys.modules.get("multiprocessing") is package:
+        module = sys.modules.get(f"multiprocessing.{name}")
+    return None if type(module) is _Deferred else module
+
+
+def when_loaded(name: str, action: Callable[[ModuleType], object]) -> None:
+    """Call ``action`` with the standard submodule ``name``: now, or when something in it is first used."""
+    module = loaded(name) or _deferred(f"multiprocessing.{name}", package.__path__) or load(name)
+    if type(module) is not _Deferred:
+        action(module)
+        return
+    _afterwards[f"multiprocessing.{name}"] = action
+    _loaded[name] = module
+    package.__dict__[name] = module
+    if sys.modules.get("multiprocessing") is package:
+        sys.modules[f"multiprocessing.{name}"] = module
 
 
 def load(name: str) -> ModuleType:
@@ -40,8 +132,10 @@ def load(name: str) -> ModuleType:
     if module is not None:
         return module
     full = "multiprocessing." + name
-    if sys.modules.get("multiprocessing") is multiprocessing:
-        module = importlib.import_module(full)
+    if sys.modules.get("multiprocessing") is package:
+        from importlib import import_module
+
+        module = import_module(full)
         return _loaded.setdefault(name, module)
     existing = sys.modules.get(full)
     if existing is not None and not existing.__name__.startswith("rsmp"):
@@ -50,7 +144,7 @@ def load(name: str) -> ModuleType:
     spec = PathFinder.find_spec(full, load(parent).__path__)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"No module named {full!r}", name=full)
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     _loaded[name] = module
     try:
         spec.loader.exec_module(module)

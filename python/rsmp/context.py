@@ -9,14 +9,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import GenericAlias, MethodType
-from typing import Any
 
-from rsmp import _stdlib, process, reduction  # noqa: F401 (both are names of the standard module)
+from rsmp import _stdlib, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "reduction":
+        # Comes when used, as in the package.
+        from rsmp import reduction
+
+        return reduction
     return getattr(_standard, name)
 
 
@@ -289,6 +297,9 @@ class ForkServerContext(BaseContext, _standard.ForkServerContext):  # type: igno
     """The context of the "forkserver" start method."""
 
     Process = ForkServerProcess
+
+    def _check_available(self) -> None:
+        """Do nothing: descriptors can always be passed on Linux."""
 
 
 _concrete_contexts: dict[str, Any] = {

@@ -13,10 +13,13 @@ import io
 import os
 import signal
 import sys
-from typing import Any
 
 from rsmp import _child, _rsmp, _stdlib, spawn
 from rsmp._install import installed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 
@@ -203,3 +206,6 @@ def _start_forked(server: Any, request: Any) -> int:
     with io.BytesIO(payload) if isinstance(payload, bytes) else open(payload, "rb") as file:
         process, _ = _child.load(file)
     return _child.bootstrap(process, parent)
+
+
+_stdlib.unannotate(__name__)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import posix
-from typing import Any
 
 from rsmp import _child, _rsmp, _stdlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 _standard_poll = _standard.Popen.poll
@@ -64,3 +67,10 @@ def _start(process_obj: Any, parent: int, lifeline: int | None) -> int:
     if lifeline is not None:
         _rsmp.tie_to_lifeline(lifeline)
     return _child.bootstrap(process_obj, parent)
+
+
+# The parent's children are not the fork's to keep alive.
+os.register_at_fork(after_in_child=_rsmp.forget_lifeline)
+
+
+_stdlib.unannotate(__name__)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rsmp import _rsmp, _stdlib, forkserver, popen_fork, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 
@@ -33,3 +35,6 @@ class Popen(*_bases):  # type: ignore[misc]
     def _launch(self, process_obj: Any) -> None:
         payload = spawn.pickled(self, process_obj)
         forkserver._forkserver.launch(self, payload, process_obj.daemon)
+
+
+_stdlib.unannotate(__name__)

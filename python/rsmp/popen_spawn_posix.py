@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from rsmp import _rsmp, _stdlib, popen_fork, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 
@@ -39,3 +42,6 @@ class Popen(*_bases):  # type: ignore[misc]
             for descriptor in to_close:
                 os.close(descriptor)
         self._adopt(pid)
+
+
+_stdlib.unannotate(__name__)

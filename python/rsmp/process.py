@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rsmp import _stdlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 
@@ -23,3 +25,6 @@ class Interruptible:
         """Interrupt the process (SIGINT), as Ctrl-C does."""
         self._check_closed()
         self._popen.interrupt()
+
+
+_stdlib.unannotate(__name__)

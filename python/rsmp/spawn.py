@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
-from typing import Any
 
-from rsmp import _child, _rsmp, _stdlib
+from rsmp import _stdlib
+from rsmp._child import spawn_main  # noqa: F401 (a name of the standard module)
 from rsmp._install import installed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 
@@ -41,19 +44,11 @@ def get_command_line(**kwds: Any) -> list[str]:
     if getattr(sys, "frozen", False):
         return _standard.get_command_line(**kwds)  # type: ignore[no-any-return]
     arguments = ", ".join(f"{name}={value!r}" for name, value in kwds.items())
-    program = f"from rsmp.spawn import spawn_main; spawn_main({arguments})"
+    program = f"from rsmp._child import spawn_main; spawn_main({arguments})"
     if installed():
         program = f"from rsmp._install import take_over; take_over(); {program}"
     options = _stdlib.load("util")._args_from_interpreter_flags()
     return [_standard.get_executable(), *options, "-c", program, "--multiprocessing-fork"]
 
 
-def spawn_main(pipe_handle: int, parent_pid: int | None = None, tracker_fd: int | None = None) -> None:
-    """Be the child whose data are in the file ``pipe_handle``; exit with its exit code."""
-    _stdlib.load("resource_tracker")._resource_tracker._fd = tracker_fd
-    with open(pipe_handle, "rb") as file:
-        process, data = _child.load(file)
-    if data["rsmp_lifeline"] is not None:
-        _rsmp.tie_to_lifeline(data["rsmp_lifeline"])
-        os.close(data["rsmp_lifeline"])
-    sys.exit(_child.bootstrap(process, data["rsmp_parent_sentinel"]))
+_stdlib.unannotate(__name__)
