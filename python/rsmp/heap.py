@@ -1,8 +1,9 @@
 """Blocks of shared memory for `sharedctypes`.
 
 All of it is anonymous: memory files that go with the last process that maps them, where the standard module makes and
-unlinks files in /dev/shm. `Block` is what `sharedctypes` allocates; `Heap` and `BufferWrapper` are the standard
-allocator, its bookkeeping included, over such arenas.
+unlinks files in /dev/shm. `Block` is what `sharedctypes` allocates: a cell of the arena that holds the locks, too, or a
+memory file of its own when it is large. `Heap` and `BufferWrapper` are the standard allocator, its bookkeeping
+included, over memory files.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
 
 _received: weakref.WeakValueDictionary[int, Block] = weakref.WeakValueDictionary()
-"""The blocks that came with this process's start, by the descriptor they came with."""
+"""The large blocks that came when this process was started, by the descriptors they came with."""
 
 
 class Block(_rsmp.Block):
@@ -35,14 +36,21 @@ class Block(_rsmp.Block):
 
     def __reduce__(self) -> Any:
         _standard.assert_spawning(self)
-        return _attach, (share_descriptor(self.fileno()), len(self))
+        cell = self._share()
+        if cell is not None:
+            return _from_cell, (len(self), cell)
+        return _from_descriptor, (len(self), share_descriptor(self.fileno()))
 
 
-def _attach(shared: Any, size: int) -> Block:
+def _from_cell(size: int, cell: Any) -> Block:
+    return Block(size, cell=cell)
+
+
+def _from_descriptor(size: int, shared: Any) -> Block:
     descriptor = shared.detach()
     block = _received.get(descriptor)
     if block is None:
-        block = _received[descriptor] = Block(size, descriptor)
+        block = _received[descriptor] = Block(size, descriptor=descriptor)
     return block
 
 

@@ -99,19 +99,8 @@ def _guarded(obj: Any, lock: Any, ctx: Any) -> Any:
 
 
 def _new_value(type_: Any) -> Any:
-    return rebuild_ctype(type_, _allocate(ctypes.sizeof(type_)), None)
+    return rebuild_ctype(type_, heap.Block(ctypes.sizeof(type_)), None)
 
-
-def _allocate(size: int) -> Any:
-    if size >= _BLOCK:
-        return heap.Block(size)
-    wrapper = heap.BufferWrapper(size)
-    wrapper.create_memoryview()[:] = bytes(size)
-    return wrapper
-
-
-_BLOCK = 1 << 22
-"""From this many bytes on an object gets memory of its own."""
 
 rebuild_ctype = _standard.rebuild_ctype
 class_cache: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()

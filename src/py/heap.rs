@@ -2,7 +2,7 @@
 //!
 //! # Safety
 //! A `Block` hands out its address range through the buffer protocol. Every view holds a reference to the `Block`, which
-//! is never closed while it exists.
+//! keeps its memory as long as it exists.
 #![allow(unsafe_code)]
 
 use core::ffi::{c_int, c_void};
@@ -11,41 +11,56 @@ use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use rsmp_core::shm::arena::{self, Cell, MAX_CELL};
 use rsmp_core::shm::region::Region;
 use rsmp_core::sys::memory;
 
+use crate::arena as pickles;
 use crate::error::{Failure, Outcome};
 
-/// `len` bytes of shared memory, zero at first, in a memory file of their own.
+/// `len` bytes of shared memory, zero at first: a cell of the arena or, when large, a memory file of its own.
 #[pyclass(module = "rsmp._rsmp", subclass, frozen)]
 pub(crate) struct Block {
-    region: Region,
+    place: Place,
     len: usize,
+}
+
+enum Place {
+    Cell(Cell),
+    Region(Region),
 }
 
 #[pymethods]
 impl Block {
-    /// A new block of `len` bytes, MemoryError if there is no memory for all of it now; or the block behind
-    /// `descriptor`, which stays the caller's.
+    /// A new block of `len` bytes, MemoryError if there is no memory for all of it now; or another process's, by the
+    /// state of its cell or by its `descriptor`, which stays the caller's.
     #[new]
-    #[pyo3(signature = (len, descriptor = None))]
-    fn new(len: usize, descriptor: Option<RawFd>) -> PyResult<Self> {
+    #[pyo3(signature = (len, *, cell = None, descriptor = None))]
+    fn new(len: usize, cell: Option<&Bound<'_, PyAny>>, descriptor: Option<RawFd>) -> PyResult<Self> {
         let size = len.max(1);
-        let region = match descriptor {
-            None => Region::create("rsmp-block", size, size),
-            Some(negative @ ..0) => return Err(PyValueError::new_err(format!("{negative} is no descriptor"))),
-            Some(descriptor) => {
-                // SAFETY: the caller owns the descriptor and keeps it open for the call.
-                let file = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
-                Region::attach(file, size)
-            }
+        let place = match (cell, descriptor) {
+            (Some(state), _) => Place::Cell(pickles::restore(state)?),
+            (None, Some(descriptor)) => Place::Region(attach(descriptor, size)?),
+            (None, None) if size <= MAX_CELL => Place::Cell(arena::allocate(size).map_err(Failure::from)?),
+            (None, None) => Place::Region(Region::create("rsmp-block", size, size).map_err(Failure::from)?),
         };
-        Ok(Self { region: region.map_err(Failure::from)?, len })
+        Ok(Self { place, len })
     }
 
-    /// The descriptor of the memory file; it stays the block's.
+    /// The picklable state of the block's cell; None if it has a memory file of its own.
+    fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match &slf.get().place {
+            Place::Cell(cell) => Ok(Some(pickles::share(slf.as_any(), cell)?.into_any())),
+            Place::Region(_) => Ok(None),
+        }
+    }
+
+    /// The descriptor of the memory file that the block is in.
     fn fileno(&self) -> RawFd {
-        self.region.file().as_raw_fd()
+        match &self.place {
+            Place::Cell(cell) => cell.arena().file().as_raw_fd(),
+            Place::Region(region) => region.file().as_raw_fd(),
+        }
     }
 
     fn __len__(&self) -> usize {
@@ -54,11 +69,29 @@ impl Block {
 
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let block = slf.get();
-        let base = block.region.pointer(0, block.len).cast::<c_void>();
+        let base = match &block.place {
+            Place::Cell(cell) if cell.len() >= block.len => cell.address().as_ptr(),
+            Place::Cell(_) => return Err(PyValueError::new_err("the block is larger than its cell")),
+            Place::Region(region) => region.pointer(0, block.len),
+        };
         // SAFETY: `view` is the caller's to fill in; the range stays mapped as long as the block, which the view holds.
-        let filled = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), base, block.len.cast_signed(), 0, flags) };
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), base.cast::<c_void>(), block.len.cast_signed(), 0, flags)
+        };
         if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
+}
+
+fn attach(descriptor: RawFd, size: usize) -> PyResult<Region> {
+    if descriptor < 0 {
+        return Err(PyValueError::new_err("negative file descriptor"));
+    }
+    // SAFETY: the caller owns the descriptor and keeps it open for the call.
+    let file = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
+    if memory::size(&file).map_err(Failure::from)? < size as u64 {
+        return Err(PyValueError::new_err("the memory file is smaller than the block"));
+    }
+    Ok(Region::attach(file, size).map_err(Failure::from)?)
 }
 
 /// A new memory file of `size` zero bytes, the caller's descriptor.

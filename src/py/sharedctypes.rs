@@ -10,10 +10,13 @@ use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
+use rsmp_core::Deadline;
 
 use crate::cells::Cells;
+use crate::synchronize::{Lock, RLock};
 
 /// What every wrapper keeps.
 #[pyclass(module = "rsmp._rsmp", subclass, frozen)]
@@ -25,7 +28,35 @@ pub(crate) struct SynchronizedBase {
 struct Wrapped {
     object: Py<PyAny>,
     lock: Py<PyAny>,
+    native: Native,
     cells: Option<Cells>,
+}
+
+/// The lock again, if it is one that needs no Python call.
+enum Native {
+    Lock(Py<Lock>),
+    RLock(Py<RLock>),
+    No,
+}
+
+impl Native {
+    /// A subclass may do as it likes in its methods: only the very classes of `rsmp.synchronize` are native.
+    fn of(lock: &Bound<'_, PyAny>) -> PyResult<Self> {
+        static CLASSES: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+        let py = lock.py();
+        let (plain, recursive) = CLASSES.get_or_try_init(py, || {
+            let module = py.import("rsmp.synchronize")?;
+            PyResult::Ok((module.getattr("Lock")?.unbind(), module.getattr("RLock")?.unbind()))
+        })?;
+        let class = lock.get_type();
+        if class.is(recursive) {
+            Ok(Self::RLock(lock.cast::<RLock>()?.clone().unbind()))
+        } else if class.is(plain) {
+            Ok(Self::Lock(lock.cast::<Lock>()?.clone().unbind()))
+        } else {
+            Ok(Self::No)
+        }
+    }
 }
 
 impl SynchronizedBase {
@@ -36,25 +67,54 @@ impl SynchronizedBase {
 }
 
 impl Wrapped {
-    /// Runs `what` between `acquire()` and `release()`, as the standard properties do.
+    /// Runs `what` with the lock held, taken and given back by the methods with these names if it is not native.
     #[inline]
-    fn acquired<T>(&self, py: Python<'_>, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-        let lock = self.lock.bind(py);
-        lock.call_method0(intern!(py, "acquire"))?;
-        let outcome = what();
-        lock.call_method0(intern!(py, "release"))?;
-        outcome
+    fn locked<T>(&self, py: Python<'_>, methods: Methods, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        match &self.native {
+            Native::RLock(lock) => {
+                lock.get().acquire_by(py, Some(Deadline::NEVER))?;
+                let outcome = what();
+                lock.get().let_go()?;
+                outcome
+            }
+            Native::Lock(lock) => {
+                lock.get().acquire_by(py, Some(Deadline::NEVER))?;
+                let outcome = what();
+                lock.get().let_go()?;
+                outcome
+            }
+            Native::No => methods.around(self.lock.bind(py), what),
+        }
     }
+}
 
-    /// Runs `what` in `with lock:`, as the standard arrays do.
-    #[inline]
-    fn entered<T>(&self, py: Python<'_>, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-        let lock = self.lock.bind(py);
-        lock.call_method0(intern!(py, "__enter__"))?;
-        let outcome = what();
-        let none = py.None();
-        lock.call_method1(intern!(py, "__exit__"), (&none, &none, &none))?;
-        outcome
+/// How the standard library uses the lock.
+#[derive(Clone, Copy)]
+enum Methods {
+    /// In properties.
+    AcquireRelease,
+    /// In arrays.
+    With,
+}
+
+impl Methods {
+    fn around<T>(self, lock: &Bound<'_, PyAny>, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        let py = lock.py();
+        match self {
+            Self::AcquireRelease => {
+                lock.call_method0(intern!(py, "acquire"))?;
+                let outcome = what();
+                lock.call_method0(intern!(py, "release"))?;
+                outcome
+            }
+            Self::With => {
+                lock.call_method0(intern!(py, "__enter__"))?;
+                let outcome = what();
+                let none = py.None();
+                lock.call_method1(intern!(py, "__exit__"), (&none, &none, &none))?;
+                outcome
+            }
+        }
     }
 }
 
@@ -70,15 +130,17 @@ impl SynchronizedBase {
     /// `count` numbers are.
     fn _bind(
         &self,
+        py: Python<'_>,
         object: Py<PyAny>,
         lock: Py<PyAny>,
         code: Option<PyBackedStr>,
         address: usize,
         count: usize,
     ) -> PyResult<()> {
+        let native = Native::of(lock.bind(py))?;
         let cells = code.and_then(|code| Cells::new(&code, address, count));
         self.wrapped
-            .set(Wrapped { object, lock, cells })
+            .set(Wrapped { object, lock, native, cells })
             .map_err(|_| PyRuntimeError::new_err("SynchronizedBase.__init__() was called twice"))
     }
 
@@ -125,16 +187,18 @@ impl Synchronized {
     fn value<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let wrapped = slf.as_super().get().wrapped()?;
-        wrapped.acquired(py, || match wrapped.cells.as_ref().and_then(|cells| cells.get(py, 0)) {
-            Some(value) => Ok(value),
-            None => wrapped.object.bind(py).getattr("value"),
+        wrapped.locked(py, Methods::AcquireRelease, || {
+            match wrapped.cells.as_ref().and_then(|cells| cells.get(py, 0)) {
+                Some(value) => Ok(value),
+                None => wrapped.object.bind(py).getattr("value"),
+            }
         })
     }
 
     #[setter]
     fn set_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let wrapped = slf.as_super().get().wrapped()?;
-        wrapped.acquired(slf.py(), || match &wrapped.cells {
+        wrapped.locked(slf.py(), Methods::AcquireRelease, || match &wrapped.cells {
             Some(cells) if cells.set(0, value) => Ok(()),
             _ => wrapped.object.bind(slf.py()).setattr("value", value),
         })
@@ -164,7 +228,7 @@ impl SynchronizedArray {
     fn __getitem__<'py>(slf: &Bound<'py, Self>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let wrapped = slf.as_super().get().wrapped()?;
-        wrapped.entered(py, || {
+        wrapped.locked(py, Methods::With, || {
             if let Some(cells) = &wrapped.cells {
                 if let Some(value) = cells.position(index).and_then(|index| cells.get(py, index)) {
                     return Ok(value);
@@ -181,7 +245,7 @@ impl SynchronizedArray {
         let py = slf.py();
         let wrapped = slf.as_super().get().wrapped()?;
         let object = wrapped.object.bind(py);
-        wrapped.entered(py, || {
+        wrapped.locked(py, Methods::With, || {
             let Some(cells) = &wrapped.cells else { return object.set_item(index, value) };
             if cells.position(index).is_some_and(|index| cells.set(index, value)) {
                 return Ok(());

@@ -33,7 +33,7 @@ impl Lock {
     }
 
     #[inline]
-    pub(super) fn acquire_by(&self, py: Python<'_>, deadline: Option<Deadline>) -> PyResult<bool> {
+    pub(crate) fn acquire_by(&self, py: Python<'_>, deadline: Option<Deadline>) -> PyResult<bool> {
         if self.lock()?.try_acquire(Identity::current()) {
             return Ok(true);
         }
@@ -45,7 +45,7 @@ impl Lock {
     }
 
     #[inline]
-    pub(super) fn let_go(&self) -> PyResult<()> {
+    pub(crate) fn let_go(&self) -> PyResult<()> {
         if self.lock()?.release() { Ok(()) } else { Err(PyValueError::new_err(TOO_MANY)) }
     }
 }

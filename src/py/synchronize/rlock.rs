@@ -34,7 +34,7 @@ impl RLock {
     }
 
     #[inline]
-    pub(super) fn acquire_by(&self, py: Python<'_>, deadline: Option<Deadline>) -> PyResult<bool> {
+    pub(crate) fn acquire_by(&self, py: Python<'_>, deadline: Option<Deadline>) -> PyResult<bool> {
         if self.lock()?.try_acquire(Identity::current()) {
             return Ok(true);
         }
@@ -46,7 +46,7 @@ impl RLock {
     }
 
     #[inline]
-    pub(super) fn let_go(&self) -> PyResult<()> {
+    pub(crate) fn let_go(&self) -> PyResult<()> {
         if self.lock()?.release(Identity::current()) {
             Ok(())
         } else {
