@@ -46,7 +46,9 @@ def RawArray(typecode_or_type: Any, size_or_initializer: Any) -> Any:
     if isinstance(size_or_initializer, int):
         return _new_value(type_ * size_or_initializer)
     array = _new_value(type_ * len(size_or_initializer))
-    array.__init__(*size_or_initializer)
+    code, address, count = _numbers(array)
+    if code is None or not _rsmp.fill_array(list(size_or_initializer), code, address, count):
+        array.__init__(*size_or_initializer)
     return array
 
 

@@ -8,7 +8,6 @@
 
 use core::ptr;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PySlice};
@@ -182,8 +181,44 @@ impl Cells {
             let bytes: Vec<u8> = positions.filter_map(|index| self.address(index).map(Self::read::<u8>)).collect();
             return Ok(PyBytes::new(py, &bytes).into_any());
         }
-        let items = positions.map(|index| self.get(py, index).ok_or_else(out_of_range));
-        Ok(PyList::new(py, items.collect::<PyResult<Vec<_>>>()?)?.into_any())
+        match self.kind {
+            Kind::I8 => self.list(py, positions, |value: i8| int(py, value.into())),
+            Kind::U8 => self.list(py, positions, |value: u8| int(py, value.into())),
+            Kind::I16 => self.list(py, positions, |value: i16| int(py, value.into())),
+            Kind::U16 => self.list(py, positions, |value: u16| int(py, value.into())),
+            Kind::I32 => self.list(py, positions, |value: i32| int(py, value.into())),
+            Kind::U32 => self.list(py, positions, |value: u32| int(py, value.into())),
+            Kind::I64 => self.list(py, positions, |value: i64| int(py, value)),
+            Kind::F32 => self.list(py, positions, |value: f32| PyFloat::new(py, value.into()).into_any()),
+            Kind::F64 => self.list(py, positions, |value: f64| PyFloat::new(py, value).into_any()),
+            _ => Ok(PyList::new(py, positions.filter_map(|index| self.get(py, index)).collect::<Vec<_>>())?.into_any()),
+        }
+    }
+
+    /// A list of the numbers at `positions`, all of type `T`.
+    #[inline]
+    fn list<'py, T: Copy>(
+        &self,
+        py: Python<'py>,
+        positions: impl ExactSizeIterator<Item = usize>,
+        convert: impl Fn(T) -> Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let len = positions.len();
+        // SAFETY: a new list, whose `len` empty places are all filled before anybody else sees it: `convert` runs no
+        // Python code, and a list that is not full yet cannot be dropped, as nothing in between fails.
+        unsafe {
+            let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(len.cast_signed()))?;
+            for (place, position) in positions.enumerate() {
+                let address = self.base.add(position.min(self.count - 1) * size_of::<T>());
+                ffi::PyList_SET_ITEM(list.as_ptr(), place.cast_signed(), convert(Self::read(address)).into_ptr());
+            }
+            Ok(list)
+        }
+    }
+
+    /// Stores `values` from the first number on; `false` if ctypes has to convert or to refuse one of them.
+    pub(crate) fn fill(&self, values: &Bound<'_, PyList>) -> bool {
+        values.len() == self.count && values.iter().enumerate().all(|(index, value)| self.set(index, &value))
     }
 }
 
@@ -194,6 +229,8 @@ fn int(py: Python<'_>, value: i64) -> Bound<'_, PyAny> {
     }
 }
 
-fn out_of_range() -> PyErr {
-    PyRuntimeError::new_err("the ctypes object is smaller than it was")
+/// Stores `values` as the numbers of the ctypes array with this type code, address and count; `False` if ctypes has to.
+#[pyfunction]
+pub(crate) fn fill_array(values: &Bound<'_, PyList>, code: &str, address: usize, count: usize) -> bool {
+    Cells::new(code, address, count).is_some_and(|cells| cells.fill(values))
 }

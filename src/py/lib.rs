@@ -27,6 +27,8 @@ mod _rsmp {
     #[pymodule_export]
     use super::arena::forked;
     #[pymodule_export]
+    use super::cells::fill_array;
+    #[pymodule_export]
     use super::codec::{decode_for_test, encode_for_test};
     #[pymodule_export]
     use super::connection::Connection;
