@@ -119,7 +119,7 @@ def _helpers() -> tuple[set[int], set[int]]:
 
 def _lives_on(target: str) -> bool:
     """Whether a descriptor of ``target`` is meant to live as long as the process."""
-    arenas = ("/memfd:rsmp-arena", "/dev/shm/pym-")
+    arenas = ("/memfd:rsmp-arena", "/memfd:rsmp-heap", "/dev/shm/pym-")
     return target.startswith(arenas) or target in ("/dev/urandom", "/dev/null")
 
 

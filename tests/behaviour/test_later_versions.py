@@ -1,6 +1,12 @@
 """What later standard versions added, on every supported version."""
 
+import atexit
+import importlib
 import inspect
+import os
+import pickle
+import signal
+import time
 import typing
 
 import pytest
@@ -16,15 +22,136 @@ def test_queue_types_are_subscriptable(mp, ctx, name):
         assert inspect.isclass(typing.get_origin(alias))
         queue = alias()
         assert isinstance(queue, typing.get_origin(alias))
-        if hasattr(queue, "cancel_join_thread"):
-            queue.cancel_join_thread()
         queue.close()
     assert inspect.ismethod(inspect.unwrap(getattr(mp, name)))
 
 
-def test_the_queue_classes_are_subscriptable(mp):
-    import importlib
+@pytest.mark.parametrize("name", ["Queue", "JoinableQueue", "SimpleQueue"])
+def test_the_queue_classes_are_subscriptable(mp, name):
+    kind = getattr(importlib.import_module(f"{mp.__name__}.queues"), name)
+    assert typing.get_origin(kind[int]) is kind
 
-    queues = importlib.import_module(f"{mp.__name__}.queues")
-    for name in ("Queue", "JoinableQueue", "SimpleQueue"):
-        assert typing.get_origin(getattr(queues, name)[int]) is getattr(queues, name)
+
+def test_shared_memory_need_not_be_tracked(mp):
+    shared_memory = importlib.import_module(f"{mp.__name__}.shared_memory")
+    memory = shared_memory.SharedMemory(create=True, size=10, track=False)
+    other = shared_memory.SharedMemory(memory.name, track=False)
+    other.close()
+    memory.close()
+    memory.unlink()
+    with pytest.raises(TypeError):
+        shared_memory.SharedMemory(None, True, 10, False)
+
+
+def sleep_long(sender):
+    try:
+        sender.send("ready")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sender.send("interrupted")
+
+
+def test_a_process_can_be_interrupted(ctx):
+    receiver, sender = ctx.Pipe(duplex=False)
+    process = ctx.Process(target=sleep_long, args=(sender,))
+    process.start()
+    assert receiver.recv() == "ready"
+    process.interrupt()
+    assert receiver.recv() == "interrupted"
+    process.join()
+    assert process.exitcode == 0
+    process.close()
+    with pytest.raises(ValueError, match="process object is closed"):
+        process.interrupt()
+    receiver.close()
+    sender.close()
+
+
+@pytest.mark.parametrize("name", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
+def test_locks_say_whether_they_are_held(ctx, name):
+    lock = getattr(ctx, name)()
+    assert lock.locked() is False
+    with lock:
+        assert lock.locked() is True
+    assert lock.locked() is False
+
+
+def test_managers_have_sets(ctx):
+    with ctx.Manager() as manager:
+        shared = manager.set({1, 2})
+        shared.add(3)
+        shared.discard(1)
+        assert 3 in shared and len(shared) == 2 and shared == {2, 3}
+        assert shared | {9} == {2, 3, 9}
+        assert isinstance(manager.Lock().locked(), bool)
+
+
+def test_managers_containers_have_the_later_methods(ctx):
+    with ctx.Manager() as manager:
+        numbers = manager.list([1, 2])
+        assert numbers.copy() == [1, 2]
+        numbers.clear()
+        assert list(numbers) == []
+        mapping = manager.dict(a=1)
+        mapping |= {"b": 2}
+        assert (mapping | {"c": 3}) == {"a": 1, "b": 2, "c": 3}
+        assert list(reversed(mapping.keys())) == ["b", "a"] == list(reversed(mapping))
+
+
+def leave_handler(path):
+    atexit.register(path.write_text, "written at exit")
+
+
+def test_exit_handlers_run_in_children(ctx, tmp_path):
+    path = tmp_path / "written"
+    process = ctx.Process(target=leave_handler, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert path.read_text() == "written at exit"
+    process.close()
+
+
+class Holder:
+    """Something of a user's that holds what cannot be pickled."""
+
+    def __init__(self):
+        self.fine = 1
+        self.callback = lambda: 1
+
+
+def test_a_pickling_error_says_which_attribute(ctx):
+    queue = ctx.Queue()
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)) as caught:
+        queue.put({"key": [0, Holder()]})
+    notes = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    for part in ("callback", "Holder", "'key'", "lambda"):
+        assert part in notes
+    queue.close()
+
+
+def test_a_pickling_error_of_a_process_says_which_argument(mp):
+    for method in ("spawn", "forkserver"):
+        process = mp.get_context(method).Process(target=print, args=(1, Holder()))
+        with pytest.raises((pickle.PicklingError, AttributeError, TypeError)) as caught:
+            process.start()
+        notes = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+        assert "callback" in notes and "lambda" in notes
+
+
+def test_the_fork_server_is_told_how_to_take_preload_failures(mp):
+    parameters = inspect.signature(importlib.import_module(f"{mp.__name__}.forkserver").set_forkserver_preload)
+    assert "on_error" in parameters.parameters
+
+
+def be_interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+
+def test_an_interrupted_child_ends_as_the_standard_ones_do(ctx):
+    process = ctx.Process(target=be_interrupted)
+    process.start()
+    process.join(20)
+    assert process.exitcode == 1
+    process.close()
