@@ -101,3 +101,6 @@ class BufferWrapper(_standard.BufferWrapper):  # type: ignore[name-defined,misc]
         block = heap.malloc(size)
         self._state = (block, size)
         _standard.util.Finalize(self, heap.free, args=(block,))
+
+
+_stdlib.unannotate(__name__)

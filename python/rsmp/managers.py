@@ -588,3 +588,6 @@ class SharedMemoryManager(BaseManager, _standard.SharedMemoryManager):  # type: 
                 memory_of(made).unlink()
                 raise
         return made
+
+
+_stdlib.unannotate(__name__)

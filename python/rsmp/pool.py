@@ -642,3 +642,6 @@ class ThreadPool(Pool, _standard.ThreadPool):  # type: ignore[name-defined,misc]
     @staticmethod
     def _get_worker_sentinels(workers: Any) -> list[Any]:
         return []
+
+
+_stdlib.unannotate(__name__)

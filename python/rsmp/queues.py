@@ -1,7 +1,8 @@
 """Queues in shared memory.
 
-- ``put`` pickles before it returns and raises what pickling raises; the item is in the queue when it returns. There is no
-  feeder thread, so `join_thread` and `cancel_join_thread` have nothing to do, and no child needs draining before a join.
+- ``put`` pickles before it returns and raises what pickling raises; the item is in the queue when it returns. There is
+  no feeder thread, so `join_thread` and `cancel_join_thread` have nothing to do, and no child needs draining before a
+  join.
 - An unbounded queue grows in memory and gives it back once drained. `SimpleQueue.put` waits while 1 MiB is queued.
 - ``_reader`` and ``_writer`` are made when first asked for. The reader's descriptor is an event descriptor, readable
   while there is something to get.

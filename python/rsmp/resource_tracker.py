@@ -13,3 +13,6 @@ _standard = _stdlib.mirror(__name__)
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+_stdlib.unannotate(__name__)

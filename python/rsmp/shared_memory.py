@@ -114,3 +114,6 @@ class ShareableList(_rsmp.ShareableList, _standard.ShareableList):  # type: igno
         else:
             self.shm = SharedMemory(name)
             self._attach(self.shm)
+
+
+_stdlib.unannotate(__name__)

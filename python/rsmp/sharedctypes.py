@@ -152,3 +152,6 @@ class SynchronizedArray(
 
 class SynchronizedString(SynchronizedArray, _standard.SynchronizedString):  # type: ignore[name-defined,misc]
     """A ctypes array of characters behind a lock."""
+
+
+_stdlib.unannotate(__name__)

@@ -47,8 +47,8 @@ def _class_differences(path: str, standard: type, ours: Any, added: set[str]) ->
     if not (isinstance(ours, type) and issubclass(ours, standard)):
         return [f"{path}: {ours!r} is no subclass of the standard class"]
     found = []
-    if (ours.__name__, ours.__qualname__) != (standard.__name__, standard.__qualname__):
-        found.append(f"{path}: is called {ours.__qualname__}")
+    if standard.__name__ == path.rpartition(".")[2] != ours.__name__:
+        found.append(f"{path}: is called {ours.__name__}")
     found += _signature_differences(path, standard, ours, added)
     for name in sorted(dir(standard)):
         value = inspect.getattr_static(standard, name)
@@ -74,9 +74,12 @@ def _signature_differences(path: str, standard: Any, ours: Any, added: set[str])
         return [f"{path}{expected}: has no signature"]
     if path in added and _extends(expected, actual):
         return []
-    if path.endswith(("__init__", "__new__")) and _forwards(actual):
-        # A class's own signature is compared; its constructor may take what comes.
-        return []
+    if path.endswith(("__init__", "__new__")) and (_forwards(actual) or _forwards(expected)):
+        return []  # the class's own signature is compared
+    if path.endswith("__") and _required(expected) == _required(actual):
+        return []  # an operator, which the interpreter calls by position
+    if _forwards(expected):
+        return []  # whatever it forwards to decides
     return [f"{path}{expected} became {path.rpartition('.')[2]}{actual}"]
 
 
@@ -92,6 +95,8 @@ def _signature(value: Any) -> Signature | None:
         return None
     parameters = [p for p in signature.parameters.values() if not isinstance(p.default, BuiltinFunctionType)]
     positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+    # A mutable default holds what earlier calls left in it.
+    parameters = [p.replace(default=type(p.default)) if isinstance(p.default, (dict, list)) else p for p in parameters]
     if positional == ["self"]:
         parameters[0] = parameters[0].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return signature.replace(parameters=parameters)
@@ -104,6 +109,10 @@ def _extends(expected: Signature, actual: Signature) -> bool:
         parameter.default is not Signature.empty or parameter.kind is parameter.VAR_KEYWORD
         for parameter in ours.values()
     )
+
+
+def _required(signature: Signature) -> int:
+    return sum(parameter.default is Signature.empty for parameter in signature.parameters.values())
 
 
 def _forwards(signature: Signature) -> bool:

@@ -51,7 +51,7 @@ def test_an_uncontended_lock_makes_no_system_call(tmp_path):
 @pytest.mark.parametrize("kind", ["Queue()", "JoinableQueue()", "SimpleQueue()", "Queue(10)"])
 def test_put_and_get_start_no_thread(tmp_path, kind):
     program = (
-        f"q = rsmp.{kind}\nBEGIN\nfor n in range(100):\n    q.put(n)\n    assert q.get() == n\nEND\n"
+        f"q = rsmp.{kind}\nq.put(0)\nq.get()\nBEGIN\nfor n in range(100):\n    q.put(n)\n    assert q.get() == n\nEND\n"
         "import threading\nassert threading.active_count() == 1 == len(os.listdir('/proc/self/task'))\nq.close()"
     )
     calls = trace(program, tmp_path)
