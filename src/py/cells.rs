@@ -136,7 +136,7 @@ impl Cells {
                 let Ok(truth) = value.cast_exact::<PyBool>() else { return false };
                 Self::write(address, u8::from(truth.is_true()));
             }
-            Kind::Char => match value.cast_exact::<PyBytes>().map(|bytes| bytes.as_bytes()) {
+            Kind::Char => match value.cast_exact::<PyBytes>().map(PyBytesMethods::as_bytes) {
                 Ok(&[byte]) => Self::write(address, byte),
                 _ => return false,
             },

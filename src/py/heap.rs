@@ -31,8 +31,9 @@ enum Place {
 }
 
 #[pymethods]
+#[allow(clippy::needless_pass_by_value)] // the slots of the buffer protocol
 impl Block {
-    /// A new block of `len` bytes, MemoryError if there is no memory for all of it now; or another process's, by the
+    /// A new block of `len` bytes, `MemoryError` if there is no memory for all of it now; or another process's, by the
     /// state of its cell or by its `descriptor`, which stays the caller's.
     #[new]
     #[pyo3(signature = (len, *, cell = None, descriptor = None))]

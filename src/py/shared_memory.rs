@@ -34,8 +34,9 @@ struct State {
 }
 
 #[pymethods]
+#[allow(clippy::needless_pass_by_value)] // the slots of the buffer protocol
 impl Segment {
-    /// A new segment of `size` > 0 zero bytes; FileExistsError if `name` is taken.
+    /// A new segment of `size` > 0 zero bytes; `FileExistsError` if `name` is taken.
     #[staticmethod]
     fn create(py: Python<'_>, name: &str, size: usize, mode: u32) -> PyResult<Self> {
         check(name)?;
@@ -65,7 +66,7 @@ impl Segment {
         Ok(descriptor.into_raw_fd())
     }
 
-    /// Unmaps the segment; BufferError while a memoryview of it exists.
+    /// Unmaps the segment; `BufferError` while a memoryview of it exists.
     fn close(&self) -> PyResult<()> {
         let mut state = self.state.lock();
         if state.exports > 0 {

@@ -144,24 +144,24 @@ impl SynchronizedBase {
             .map_err(|_| PyRuntimeError::new_err("SynchronizedBase.__init__() was called twice"))
     }
 
-    #[getter]
-    fn _obj(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    #[getter(_obj)]
+    fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(self.wrapped()?.object.clone_ref(py))
     }
 
-    #[getter]
-    fn _lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    #[getter(_lock)]
+    fn lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(self.wrapped()?.lock.clone_ref(py))
     }
 
     /// The ctypes object.
     fn get_obj(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self._obj(py)
+        self.object(py)
     }
 
     /// The lock that guards it.
     fn get_lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self._lock(py)
+        self.lock(py)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

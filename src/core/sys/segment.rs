@@ -103,6 +103,7 @@ impl Segment {
 
     /// Copies `bytes` to `offset`; `false`, and nothing copied, if they do not fit into the segment.
     #[inline]
+    #[must_use]
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) -> bool {
         let inside = self.contains(offset, bytes.len());
         if inside {
@@ -114,6 +115,7 @@ impl Segment {
 
     /// Copies from `offset` into `bytes`; `false`, and nothing copied, if the segment ends before.
     #[inline]
+    #[must_use]
     pub fn copy_out(&self, offset: usize, bytes: &mut [u8]) -> bool {
         let inside = self.contains(offset, bytes.len());
         if inside {
