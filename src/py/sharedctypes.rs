@@ -145,23 +145,23 @@ impl SynchronizedBase {
     }
 
     #[getter(_obj)]
-    fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    fn wrapped_object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(self.wrapped()?.object.clone_ref(py))
     }
 
     #[getter(_lock)]
-    fn lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    fn guard(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(self.wrapped()?.lock.clone_ref(py))
     }
 
     /// The ctypes object.
     fn get_obj(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.object(py)
+        self.wrapped_object(py)
     }
 
     /// The lock that guards it.
     fn get_lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.lock(py)
+        self.guard(py)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
