@@ -1,0 +1,838 @@
+"""Connections, listeners, clients and `wait`."""
+
+import array
+import copy
+import io
+import os
+import pickle
+import signal
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from under_test import mp as library
+from under_test import submodule
+
+connection = submodule("connection")
+
+LARGE = 1 << 20
+
+
+@pytest.fixture
+def pair(mp):
+    first, second = mp.Pipe()
+    with first, second:
+        yield first, second
+
+
+@pytest.fixture
+def simplex(mp):
+    receiver, sender = mp.Pipe(duplex=False)
+    with receiver, sender:
+        yield receiver, sender
+
+
+def in_thread(function, *args):
+    thread = threading.Thread(target=function, args=args)
+    thread.start()
+    return thread
+
+
+def frame(message):
+    return struct.pack("!i", len(message)) + message
+
+
+# Objects and bytes
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        "text",
+        "ünïcode" * 20_000,
+        b"",
+        b"x" * 2044,
+        b"y" * 65_535,
+        b"z" * 65_536,
+        os.urandom(LARGE),
+        bytearray(b"w" * 70_000),
+        [b"v" * 70_000] * 2,
+        {"key": [1.5, (2, 3)], b"u" * 65_536: {4}},
+    ],
+    ids=lambda value: f"{type(value).__name__}-{len(pickle.dumps(value))}",
+)
+@pytest.mark.parametrize("ends", ["pair", "simplex"])
+def test_objects_arrive_as_they_were_sent(request, ends, value):
+    receiver, sender = request.getfixturevalue(ends)
+    thread = in_thread(sender.send, value)
+    received = receiver.recv()
+    thread.join()
+    assert received == value
+    assert type(received) is type(value)
+
+
+def test_identity_inside_a_message_is_kept(pair):
+    inner = [1]
+    pair[0].send([inner, inner])
+    first, second = pair[1].recv()
+    assert first is second
+
+
+def test_the_wire_is_the_documented_one(pair):
+    first, second = pair
+    first.send_bytes(b"hello")
+    first.send_bytes(b"")
+    first.send(("a", 1))
+    expected = frame(b"hello") + frame(b"") + frame(pickle.dumps(("a", 1)))
+    assert os.read(second.fileno(), 1000) == expected
+    os.write(second.fileno(), frame(b"raw") + frame(pickle.dumps(3)) + struct.pack("!iQ", -1, 4) + b"long")
+    assert first.recv_bytes() == b"raw"
+    assert first.recv() == 3
+    assert first.recv_bytes() == b"long"
+
+
+def test_a_large_bytes_object_has_the_pickle_it_always_had(pair):
+    value = b"p" * 65_536
+    thread = in_thread(pair[0].send, value)
+    received = pair[1].recv_bytes()
+    thread.join()
+    assert received == pickle.dumps(value)
+
+
+@pytest.mark.parametrize("ending", [b"\x94N.", b"\x94.N", b"N"])
+def test_what_only_looks_like_a_large_bytes_object(pair, ending):
+    message = b"\x80\x04B" + struct.pack("<I", 65_536) + bytes(65_536) + ending
+    thread = in_thread(pair[0].send_bytes, message)
+    try:
+        expected = pickle.loads(message)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            pair[1].recv()
+    else:
+        assert pair[1].recv() == expected
+    thread.join()
+    pair[0].send("next")
+    assert pair[1].recv() == "next"
+
+
+def test_parts_of_a_buffer(pair):
+    first, second = pair
+    for args, expected in {
+        (): b"0123456789",
+        (3,): b"3456789",
+        (3, 4): b"3456",
+        (10,): b"",
+        (0, 0): b"",
+        (2, None): b"23456789",
+    }.items():
+        first.send_bytes(b"0123456789", *args)
+        assert second.recv_bytes() == expected
+    first.send_bytes(memoryview(b"abc"), offset=1, size=1)
+    assert second.recv_bytes() == b"b"
+    first.send_bytes(array.array("i", [1, 2]))
+    assert second.recv_bytes() == array.array("i", [1, 2]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((b"abc", -1), "offset is negative"),
+        ((b"abc", 4), "buffer length < offset"),
+        ((b"abc", 0, -1), "size is negative"),
+        ((b"abc", 1, 3), r"buffer length < offset \+ size"),
+    ],
+)
+def test_parts_that_are_not_there(pair, args, message):
+    with pytest.raises(ValueError, match=message):
+        pair[0].send_bytes(*args)
+    assert not pair[1].poll()
+
+
+@pytest.mark.parametrize("value", ["text", 3, None])
+def test_only_buffers_are_sent_as_bytes(pair, value):
+    with pytest.raises(TypeError):
+        pair[0].send_bytes(value)
+
+
+def test_what_cannot_be_pickled_is_not_sent(pair):
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pair[0].send([1, lambda: None])
+    pair[0].send("next")
+    assert pair[1].recv() == "next"
+
+
+def test_receiving_into_a_buffer(pair):
+    first, second = pair
+    buffer = bytearray(8)
+    first.send_bytes(b"abc")
+    assert second.recv_bytes_into(buffer) == 3
+    assert buffer == b"abc" + bytes(5)
+    first.send_bytes(b"de")
+    assert second.recv_bytes_into(buffer, 6) == 2
+    assert buffer == b"abc" + bytes(3) + b"de"
+    numbers = array.array("i", [0] * 4)
+    first.send_bytes(array.array("i", [5, 6]))
+    assert second.recv_bytes_into(numbers, 2 * numbers.itemsize) == 2 * numbers.itemsize
+    assert list(numbers) == [0, 0, 5, 6]
+    with pytest.raises(ValueError, match="negative offset"):
+        second.recv_bytes_into(buffer, -1)
+    with pytest.raises(ValueError, match="offset too large"):
+        second.recv_bytes_into(buffer, 9)
+
+
+@pytest.mark.parametrize("length", [9, 3000, LARGE])
+def test_a_buffer_too_short_loses_nothing(mp, pair, length):
+    message = os.urandom(length)
+    thread = in_thread(pair[0].send_bytes, message)
+    with pytest.raises(mp.BufferTooShort) as caught:
+        pair[1].recv_bytes_into(bytearray(8))
+    thread.join()
+    assert caught.value.args == (message,)
+
+
+@pytest.mark.rsmp_only("the standard library takes the message first, and loses it")
+def test_a_buffer_that_cannot_be_written_costs_no_message(pair):
+    pair[0].send_bytes(b"kept")
+    for buffer in (b"read only", memoryview(bytearray(8))[::2]):
+        with pytest.raises((TypeError, BufferError)):
+            pair[1].recv_bytes_into(buffer)
+    assert pair[1].recv_bytes() == b"kept"
+
+
+def test_a_message_longer_than_allowed_ends_reading(pair):
+    first, second = pair
+    first.send_bytes(b"12345")
+    assert second.recv_bytes(5) == b"12345"
+    with pytest.raises(ValueError, match="negative maxlength"):
+        second.recv_bytes(-1)
+    first.send_bytes(b"123456")
+    with pytest.raises(OSError, match="bad message length"):
+        second.recv_bytes(5)
+    assert not second.readable
+    assert not second.closed
+    with pytest.raises(OSError, match="write-only"):
+        second.recv_bytes()
+    second.send("still writable")
+    assert first.recv() == "still writable"
+
+
+def test_a_message_longer_than_allowed_closes_what_only_reads(simplex):
+    simplex[1].send_bytes(b"123456")
+    with pytest.raises(OSError, match="bad message length"):
+        simplex[0].recv_bytes(5)
+    assert simplex[0].closed
+
+
+# The end of the other side, truncation, garbage
+
+
+def test_end_of_file(pair):
+    first, second = pair
+    first.send("last")
+    first.close()
+    assert second.poll()
+    assert second.recv() == "last"
+    assert second.poll()
+    for receive in (second.recv, second.recv_bytes, lambda: second.recv_bytes_into(bytearray(8))):
+        with pytest.raises(EOFError):
+            receive()
+    with pytest.raises(BrokenPipeError):
+        second.send("nobody")
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_truncated_messages(simplex, cut):
+    receiver, sender = simplex
+    os.write(sender.fileno(), frame(b"hello")[:cut])
+    sender.close()
+    expected = EOFError if cut == 4 else OSError
+    with pytest.raises(expected):
+        receiver.recv_bytes()
+
+
+@pytest.mark.rsmp_only("the standard library takes a negative length for an empty message, a huge one for a size")
+@pytest.mark.parametrize(
+    "garbage",
+    [struct.pack("!i", -2), struct.pack("!iQ", -1, 1 << 60), struct.pack("!iQ", -1, (1 << 64) - 1), b"\x80\0\0\0"],
+    ids=["minus-two", "2**60", "2**64", "most-negative"],
+)
+def test_garbage_is_an_error(pair, garbage):
+    os.write(pair[0].fileno(), garbage)
+    with pytest.raises(OSError, match="bad message length"):
+        pair[1].recv()
+    assert not pair[1].readable
+
+
+@pytest.mark.rsmp_only("the standard library allocates what is announced")
+def test_memory_follows_what_came_not_what_was_announced(pair):
+    os.write(pair[0].fileno(), struct.pack("!iQ", -1, 1 << 45) + b"x" * 1000)
+    pair[0].close()
+    with pytest.raises(OSError, match="end of file during message"):
+        pair[1].recv_bytes()
+
+
+# Arguments, states
+
+
+@pytest.mark.parametrize("handle", [-1, -44])
+def test_negative_handles(handle):
+    with pytest.raises(ValueError, match="invalid handle"):
+        connection.Connection(handle)
+
+
+def test_constructor(mp):
+    with pytest.raises(ValueError, match="at least one of"):
+        connection.Connection(0, readable=False, writable=False)
+    with pytest.raises((TypeError, AttributeError)):
+        connection.Connection("3")
+    conn = connection.Connection(44977608)
+    with pytest.raises(OSError):
+        conn.send(1)
+    with pytest.raises(OSError):
+        conn.recv()
+    assert conn.fileno() == 44977608
+    conn._handle = None
+    assert conn.closed
+
+
+def test_one_way(simplex):
+    receiver, sender = simplex
+    assert (receiver.readable, receiver.writable) == (True, False)
+    assert (sender.readable, sender.writable) == (False, True)
+    for call in (lambda: receiver.send(1), lambda: receiver.send_bytes(b"")):
+        with pytest.raises(OSError, match="connection is read-only"):
+            call()
+    for call in (sender.recv, sender.recv_bytes, sender.poll, lambda: sender.recv_bytes_into(bytearray(1))):
+        with pytest.raises(OSError, match="connection is write-only"):
+            call()
+
+
+def test_closed(pair):
+    conn = pair[0]
+    number = conn.fileno()
+    assert not conn.closed
+    conn.close()
+    conn.close()
+    assert conn.closed
+    with pytest.raises(OSError):
+        os.fstat(number)
+    for call in (
+        conn.fileno,
+        conn.poll,
+        conn.recv,
+        conn.recv_bytes,
+        lambda: conn.send(1),
+        lambda: conn.send_bytes(b""),
+        lambda: conn.recv_bytes_into(bytearray(1)),
+        lambda: connection.wait([conn]),
+    ):
+        with pytest.raises(OSError, match="handle is closed"):
+            call()
+
+
+def test_a_descriptor_is_closed_with_its_connection(mp):
+    first, second = mp.Pipe()
+    numbers = [first.fileno(), second.fileno()]
+    del first
+    with second:
+        pass
+    for number in numbers:
+        with pytest.raises(OSError):
+            os.fstat(number)
+
+
+def test_a_failing_close_still_closes(pair):
+    os.close(pair[0].fileno())
+    with pytest.raises(OSError):
+        pair[0].close()
+    assert pair[0].closed
+
+
+def test_a_copy_has_the_same_handle(pair):
+    twin = copy.copy(pair[0])
+    assert twin.fileno() == pair[0].fileno()
+    twin._handle = None
+
+
+def test_descriptors_are_closed_on_exec(pair, simplex):
+    for conn in (*pair, *simplex):
+        assert not os.get_inheritable(conn.fileno())
+
+
+# What others replace
+
+
+def test_a_replaced_send_bytes_on_the_instance(pair):
+    sent = []
+    original = pair[0]._send_bytes
+    pair[0]._send_bytes = lambda data: (sent.append(bytes(data)), original(data))
+    pair[0].send("hooked")
+    pair[0].send_bytes(b"too")
+    assert pair[1].recv() == "hooked"
+    assert pair[1].recv_bytes() == b"too"
+    assert sent == [pickle.dumps("hooked"), b"too"]
+    del pair[0]._send_bytes
+    pair[0].send(1)
+    assert len(sent) == 2
+
+
+def test_replaced_methods_of_a_subclass(pair):
+    class Shouting(connection.Connection):
+        def _send_bytes(self, buf):
+            super()._send_bytes(bytes(buf).upper())
+
+        def _recv_bytes(self, maxsize=None):
+            message = io.BytesIO()
+            message.write(super()._recv_bytes(maxsize).getvalue().lower())
+            return message
+
+        def _poll(self, timeout):
+            return ("polled", timeout)
+
+        def _close(self):
+            closed.append(self._handle)
+            super()._close()
+
+    closed = []
+    conn = Shouting(os.dup(pair[0].fileno()))
+    number = conn.fileno()
+    conn.send_bytes(b"abc")
+    assert pair[1].recv_bytes() == b"ABC"
+    pair[1].send_bytes(b"DEF")
+    assert conn.recv_bytes() == b"def"
+    pair[1].send_bytes(b"GHI")
+    buffer = bytearray(3)
+    assert conn.recv_bytes_into(buffer) == 3
+    assert buffer == b"ghi"
+    assert conn.poll(2) in (True, ("polled", 2))
+    conn.close()
+    assert closed == [number]
+
+
+def test_replaced_reads_and_writes_of_a_subclass(pair):
+    class Counting(connection.Connection):
+        def _send(self, buf):
+            counts.append(len(buf))
+            super()._send(buf)
+
+        def _recv(self, size):
+            counts.append(-size)
+            return super()._recv(size)
+
+    counts = []
+    with Counting(os.dup(pair[0].fileno())) as conn:
+        conn.send_bytes(b"abc")
+        pair[1].send_bytes(b"defg")
+        assert conn.recv_bytes() == b"defg"
+    assert pair[1].recv_bytes() == b"abc"
+    assert counts == [7, -4, -4]
+
+
+def test_a_method_replaced_on_the_class(pair, monkeypatch):
+    sent = []
+    monkeypatch.setattr(connection.Connection, "_send_bytes", lambda self, data: sent.append(bytes(data)))
+    pair[0].send(1)
+    assert sent == [pickle.dumps(1)]
+    monkeypatch.undo()
+    pair[0].send(2)
+    assert pair[1].recv() == 2
+
+
+def test_a_subclass_without_init(pair):
+    class Bare(connection.Connection):
+        def __init__(self):
+            self._handle, self._readable, self._writable = os.dup(pair[0].fileno()), True, True
+
+    with Bare() as conn:
+        conn.send(1)
+    assert pair[1].recv() == 1
+
+
+# Polling and waiting
+
+
+def test_poll(pair):
+    first, second = pair
+    assert second.poll() is False
+    start = time.monotonic()
+    assert second.poll(0.05) is False
+    assert time.monotonic() - start >= 0.05
+    assert second.poll(-1) is False
+    timer = threading.Timer(0.05, first.send, ["late"])
+    timer.start()
+    assert second.poll(None) is True
+    assert second.poll() is True
+    timer.join()
+    assert second.recv() == "late"
+
+
+def test_a_poll_in_between_sees_every_message(pair):
+    for number in range(3):
+        pair[0].send(number)
+    for number in range(3):
+        assert pair[1].poll()
+        assert pair[1].recv() == number
+    assert not pair[1].poll()
+
+
+def test_wait_takes_what_has_a_fileno(mp, ctx, pair, simplex):
+    one, other = socket.socketpair()
+    process = ctx.Process(target=os.getpid)
+    process.start()
+    queue = ctx.SimpleQueue()
+    queue.put("item")
+    pair[0].send(1)
+    one.send(b"x")
+    process.join()
+    # Of a process started by the standard fork server, the sentinel is ready only a moment later.
+    connection.wait([process.sentinel], 10)
+    objects = [pair[1], simplex[0], other, process.sentinel, queue._reader]
+    with one, other:
+        assert connection.wait(iter(objects), 10) == [pair[1], other, process.sentinel, queue._reader]
+        assert connection.wait([simplex[0], other.fileno()]) == [other.fileno()]
+    queue.get()
+    queue.close()
+    process.close()
+
+
+def test_wait_times_out(pair):
+    for timeout in (0, -1, 0.02):
+        assert connection.wait(pair, timeout) == []
+        assert connection.wait([], timeout) == []
+    start = time.monotonic()
+    assert connection.wait(pair, 0.05) == []
+    assert time.monotonic() - start >= 0.05
+
+
+def test_wait_sees_the_end_of_file(pair):
+    pair[0].close()
+    assert connection.wait([pair[1]], 10) == [pair[1]]
+
+
+@pytest.mark.parametrize("count", [2, 60])
+def test_wait_refuses_the_same_descriptor_twice(mp, count):
+    pipes = [mp.Pipe() for _ in range(count)]
+    readers = [receiver for receiver, _ in pipes]
+    with pytest.raises(KeyError, match="already registered"):
+        connection.wait([*readers, readers[0]])
+    pipes[-1][1].send(1)
+    assert connection.wait(readers, 10) == [readers[-1]]
+    for ends in pipes:
+        for end in ends:
+            end.close()
+
+
+def test_wait_refuses_what_is_no_file(pair):
+    class Odd:
+        def fileno(self):
+            return "three"
+
+    class Negative:
+        def fileno(self):
+            return -1
+
+    for thing in ("text", object(), 1.5, Odd()):
+        with pytest.raises(ValueError, match="Invalid file object"):
+            connection.wait([thing])
+    for thing in (-1, Negative()):
+        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+            connection.wait([thing])
+    with pytest.raises(TypeError):
+        connection.wait(3)
+    with pytest.raises(TypeError):
+        connection.wait([pair[0]], "soon")
+
+
+# Signals and threads
+
+
+@pytest.mark.parametrize("call", ["recv", "poll", "wait", "send"])
+def test_signal_handlers_run_while_waiting(pair, call):
+    came = []
+
+    def handler(*_):
+        came.append(time.monotonic())
+        if len(came) == 2:
+            raise RuntimeError("enough")
+
+    previous = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.03, 0.03)
+    try:
+        with pytest.raises(RuntimeError, match="enough"):
+            {
+                "recv": pair[0].recv,
+                "poll": lambda: pair[0].poll(None),
+                "wait": lambda: connection.wait([pair[0]]),
+                "send": lambda: pair[0].send_bytes(bytes(8 * LARGE)),
+            }[call]()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert len(came) == 2
+
+
+def test_a_large_message_survives_signals(pair):
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    message = os.urandom(16 * LARGE)
+    received = []
+
+    def receive():
+        time.sleep(0.05)
+        received.append(pair[1].recv_bytes())
+
+    thread = in_thread(receive)
+    try:
+        pair[0].send_bytes(message)
+        thread.join()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert received == [message]
+
+
+def test_both_directions_at_once(pair):
+    message = os.urandom(4 * LARGE)
+    received = []
+    threads = [in_thread(lambda end=end: received.append(end.recv_bytes())) for end in pair]
+    threads += [in_thread(end.send_bytes, message) for end in pair]
+    for thread in threads:
+        thread.join()
+    assert received == [message, message]
+
+
+def test_other_threads_run_while_one_waits(pair):
+    thread = in_thread(pair[1].recv)
+    time.sleep(0.02)
+    pair[0].send("wake")
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_nonblocking_descriptor_with_nothing_to_read(pair):
+    os.set_blocking(pair[1].fileno(), False)
+    with pytest.raises(BlockingIOError):
+        pair[1].recv()
+    pair[0].send(1)
+    assert pair[1].recv() == 1
+
+
+@pytest.mark.rsmp_only("the standard library stops in the middle of the message")
+def test_a_nonblocking_descriptor_takes_whole_messages(pair):
+    message = os.urandom(2 * LARGE)
+    for end in pair:
+        os.set_blocking(end.fileno(), False)
+    thread = in_thread(pair[0].send_bytes, message)
+    assert pair[1].poll(10)
+    assert pair[1].recv_bytes() == message
+    thread.join()
+
+
+# Other processes
+
+
+def echo(conn):
+    while (message := conn.recv()) is not None:
+        conn.send(message)
+    conn.close()
+
+
+def test_a_child_answers(ctx):
+    ours, theirs = ctx.Pipe()
+    process = ctx.Process(target=echo, args=(theirs,))
+    process.start()
+    theirs.close()
+    for message in (1, "two", b"3" * LARGE, [4.0] * 10_000):
+        ours.send(message)
+        assert ours.recv() == message
+    ours.send(None)
+    with pytest.raises(EOFError):
+        ours.recv()
+    process.join()
+    assert process.exitcode == 0
+    process.close()
+    ours.close()
+
+
+def use_what_comes(conn):
+    with conn, conn.recv() as sender:
+        sender.send(type(sender).__module__)
+
+
+@pytest.mark.may_leave("the thread that hands over descriptors stays")
+def test_a_connection_is_sent_over_a_connection(mp, ctx):
+    ours, theirs = ctx.Pipe()
+    process = ctx.Process(target=use_what_comes, args=(theirs,))
+    process.start()
+    receiver, sender = ctx.Pipe(duplex=False)
+    ours.send(sender)
+    assert receiver.recv() == f"{mp.__name__}.connection"
+    process.join()
+    assert process.exitcode == 0
+    submodule("resource_sharer").stop(5)
+
+
+def test_a_connection_keeps_its_direction_when_pickled(mp, pair, simplex):
+    reduction = submodule("reduction")
+    for conn in (*pair, *simplex):
+        twin = reduction.ForkingPickler.loads(reduction.ForkingPickler.dumps(conn))
+        with twin:
+            assert type(twin) is type(conn)
+            assert twin.fileno() != conn.fileno()
+            assert (twin.readable, twin.writable) == (conn.readable, conn.writable)
+    submodule("resource_sharer").stop(5)
+
+
+def test_descriptors_over_a_connection(pair, simplex):
+    reduction = submodule("reduction")
+    reduction.send_handle(pair[0], simplex[1].fileno(), os.getpid())
+    with connection.Connection(reduction.recv_handle(pair[1]), readable=False) as sender:
+        sender.send("over there")
+    assert simplex[0].recv() == "over there"
+    pair[0].close()
+    with pytest.raises(EOFError):
+        reduction.recv_handle(pair[1])
+
+
+def test_descriptors_over_a_socket(simplex):
+    reduction = submodule("reduction")
+    one, other = socket.socketpair()
+    with one, other:
+        reduction.sendfds(one, [end.fileno() for end in simplex])
+        received = reduction.recvfds(other, 4)
+        assert len(received) == 2
+        for number in received:
+            os.close(number)
+        one.send(b"no descriptors")
+        with pytest.raises(RuntimeError):
+            reduction.recvfds(other, 1)
+
+
+# Listeners and clients
+
+
+def serve(listener, results):
+    try:
+        with listener.accept() as conn:
+            conn.send(conn.recv() * 2)
+    except Exception as error:
+        results.append(error)
+
+
+@pytest.mark.parametrize("family", ["AF_INET", "AF_UNIX", "abstract", None])
+@pytest.mark.parametrize("authkey", [None, b"secret"])
+def test_listener_and_client(family, authkey):
+    address = f"\0rsmp-test-{os.getpid()}" if family == "abstract" else None
+    results = []
+    family = None if family == "abstract" else family
+    with connection.Listener(address, family, authkey=authkey) as listener:
+        assert listener.last_accepted is None
+        thread = in_thread(serve, listener, results)
+        with connection.Client(listener.address, authkey=authkey) as client:
+            assert type(client) is connection.Connection
+            client.send(21)
+            assert client.recv() == 42
+        thread.join()
+        path = listener.address
+        if isinstance(path, str) and not path.startswith("\0"):
+            assert os.path.exists(path)
+    assert not results
+    if isinstance(path, str) and not path.startswith("\0"):
+        assert not os.path.exists(path)
+    with pytest.raises(OSError, match="listener is closed"):
+        listener.accept()
+
+
+def test_a_wrong_key_is_refused_and_the_listener_goes_on(mp):
+    results = []
+    with connection.Listener(authkey=b"right") as listener:
+        thread = in_thread(serve, listener, results)
+        with pytest.raises(mp.AuthenticationError):
+            connection.Client(listener.address, authkey=b"wrong")
+        thread.join()
+        assert type(results.pop()) is mp.AuthenticationError
+        thread = in_thread(serve, listener, results)
+        with connection.Client(listener.address, authkey=b"right") as client:
+            client.send(1)
+            assert client.recv() == 2
+        thread.join()
+    assert not results
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0", frame(b"garbage"), frame(b"#CHALLENGE#" + b"x" * 500), b"\xff" * 12])
+def test_a_client_that_talks_nonsense_does_not_harm_the_listener(sent):
+    results = []
+    with connection.Listener(family="AF_UNIX", authkey=b"right") as listener:
+        thread = in_thread(serve, listener, results)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(listener.address)
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            thread.join(10)
+            assert not thread.is_alive()
+        assert isinstance(results.pop(), (OSError, EOFError, library.AuthenticationError))
+        thread = in_thread(serve, listener, results)
+        with connection.Client(listener.address, authkey=b"right") as client:
+            client.send(1)
+            assert client.recv() == 2
+        thread.join()
+
+
+@pytest.mark.rsmp_only("a silent client blocks the standard listener for ever")
+def test_a_silent_client_does_not_block_the_listener(mp, monkeypatch):
+    monkeypatch.setattr(connection, "CONNECTION_TIMEOUT", 0.1)
+    with connection.Listener(family="AF_UNIX", authkey=b"right") as listener, socket.socket(socket.AF_UNIX) as client:
+        client.connect(listener.address)
+        client.sendall(b"\0\0\0")
+        with pytest.raises(mp.AuthenticationError, match="in time"):
+            listener.accept()
+
+
+# The standard library leaves the socket to the collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_keys_are_bytes():
+    with pytest.raises(TypeError, match="authkey should be a byte string"):
+        connection.Listener(authkey="text")
+    with connection.Listener() as listener, pytest.raises(TypeError, match="authkey should be a byte string"):
+        connection.Client(listener.address, authkey="text")
+
+
+def test_addresses():
+    assert connection.address_type(("localhost", 0)) == "AF_INET"
+    assert connection.address_type("/tmp/x") == "AF_UNIX"
+    assert connection.address_type("\0x") == "AF_UNIX"
+    assert connection.arbitrary_address("AF_INET") == ("localhost", 0)
+    for call in (
+        lambda: connection.address_type(3),
+        lambda: connection.arbitrary_address("AF_NONE"),
+        lambda: connection.Listener(r"\\.\test"),
+        lambda: connection.Client(r"\\.\test"),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            call()
+
+
+def test_an_address_in_use(tmp_path):
+    with connection.Listener(str(tmp_path / "socket")), pytest.raises(OSError):
+        connection.Listener(str(tmp_path / "socket"))
+
+
+def test_xml(mp):
+    with connection.XmlListener() as listener:
+
+        def accept():
+            with_wrapper = listener.accept()
+            with_wrapper.send({"answer": with_wrapper.recv()})
+            with_wrapper.close()
+
+        thread = in_thread(accept)
+        client = connection.XmlClient(listener.address)
+        client.send(42)
+        assert client.recv() == {"answer": 42}
+        client.close()
+        thread.join()
