@@ -165,7 +165,7 @@ fn every_task_is_run_once_by_concurrent_workers() {
                             worker.finish(&claim, 0, &bytes).expect("finished");
                         }
                         Some(Next::Leave) => return,
-                        None => worker.wait(Deadline::from_seconds(Some(0.1))),
+                        None => drop(worker.wait(Deadline::from_seconds(Some(0.1)))),
                     }
                 }
             })

@@ -124,9 +124,13 @@ impl Board {
         self.ring_all();
     }
 
-    /// Wakes up to `count` sleeping workers.
+    /// Wakes up to `count` sleeping workers for tasks just published.
     pub fn ring(&self, count: u32) {
         fence(Ordering::SeqCst);
+        if self.spinner().load(Ordering::SeqCst) != 0 && self.untaken() <= 1 {
+            // The worker that watches the tail takes it, or looks once more before it sleeps.
+            return;
+        }
         if self.sleepers().load(Ordering::SeqCst) == 0 {
             return;
         }

@@ -1,5 +1,6 @@
 //! The worker's side: a record, claims, results.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use super::board::Board;
@@ -10,14 +11,19 @@ use super::layout::{
 use crate::atomic::Ordering;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
-use crate::sys::futex;
+use crate::sys::futex::{self, Woken};
 use crate::sys::process::Identity;
+use crate::sys::spin::Spin;
+
+/// Some times what waking a sleeper costs.
+const NAP: Duration = Duration::from_micros(100);
 
 /// A process that takes tasks from a board.
 #[derive(Debug)]
 pub struct Worker {
     board: Arc<Board>,
     number: u32,
+    spin: Spin,
 }
 
 /// What there is to do.
@@ -44,7 +50,7 @@ impl Worker {
         for number in 0..board.layout.records {
             if board.pid_word(number).compare_exchange(0, pid, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 board.stage_word(number).store(Stage::Entered as u32, Ordering::Release);
-                return Ok(Self { board, number });
+                return Ok(Self { board, number, spin: Spin::default() });
             }
         }
         Err(Error::invalid("enter a pool", "it has no room for one more worker"))
@@ -108,15 +114,38 @@ impl Worker {
         }
     }
 
-    /// Waits until there may be something to claim; until `deadline` at the most.
-    pub fn wait(&self, deadline: Deadline) {
+    /// Watches for something to claim for a moment, unless another worker does. `false`: there was nothing.
+    pub fn watch(&self) -> bool {
+        let board = &*self.board;
+        let me = self.number + 1;
+        if board.spinner().compare_exchange(0, me, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        let found = self.spin.look(|| (board.untaken() > 0 || board.closing() != Closing::Open).then_some(()));
+        board.spinner().store(0, Ordering::SeqCst);
+        found.is_some()
+    }
+
+    /// Waits until there may be something to claim, until `deadline` at the most.
+    #[must_use]
+    pub fn wait(&self, deadline: Deadline) -> Woken {
         let board = &*self.board;
         board.sleepers().store(1, Ordering::SeqCst);
         let bell = board.bell().load(Ordering::SeqCst);
         if board.untaken() > 0 || board.closing() != Closing::Open {
-            return;
+            return Woken::Interrupted;
         }
-        futex::wait(board.bell(), bell, deadline);
+        futex::wait(board.bell(), bell, deadline)
+    }
+
+    /// Sleeps for a moment without being woken for new tasks, after having been woken for one that another worker took:
+    /// the others keep up with the owner, and waking this one again and again would only hold it up.
+    pub fn nap(&self) {
+        let board = &*self.board;
+        let bell = board.bell().load(Ordering::SeqCst);
+        if board.untaken() == 0 && board.closing() == Closing::Open {
+            futex::wait(board.bell(), bell, Deadline::after(NAP));
+        }
     }
 
     /// Whether the pool's owner has ended.

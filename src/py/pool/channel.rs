@@ -11,6 +11,7 @@ use pyo3::types::PyTuple;
 use rsmp_core::Deadline;
 use rsmp_core::pool::worker::{Claim, Next};
 use rsmp_core::pool::{Board, Stage, Worker};
+use rsmp_core::sys::futex::Woken;
 use rsmp_core::sys::{foreign, process};
 
 use super::{Call, FUNCTION_INSIDE, outcome};
@@ -123,17 +124,25 @@ struct Service<'a, 'py> {
 
 impl<'py> Service<'_, 'py> {
     fn next(&self, py: Python<'py>) -> PyResult<Next> {
+        let mut woken = false;
         loop {
             if let Some(next) = self.worker.claim() {
                 return Ok(next);
             }
-            let woken = block::until(py, Deadline::NEVER, |slice| {
-                self.worker.wait(slice);
-                Ok(Some(self.worker.owner_is_gone()))
+            if self.worker.watch() {
+                continue;
+            }
+            let nap = std::mem::take(&mut woken);
+            let outcome = block::until(py, Deadline::NEVER, |slice| {
+                if nap {
+                    self.worker.nap();
+                    return Ok(Some(Woken::Interrupted));
+                }
+                Ok(Some(self.worker.wait(slice)))
             });
-            match woken {
-                Ok(Some(true)) => return Ok(Next::Leave),
-                Ok(_) => {}
+            match outcome {
+                Ok(Some(Woken::TimedOut)) if self.worker.owner_is_gone() => return Ok(Next::Leave),
+                Ok(why) => woken = why == Some(Woken::Changed),
                 // Meant for the program, which has the pool's owner to tell its workers what to do.
                 Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {}
                 Err(error) => return Err(error),

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::pool::{Closing, Stage};
 use rsmp_core::sys::process;
+use rsmp_core::sys::spin::Spin;
 
 use super::Call;
 use super::channel::PoolChannel;
@@ -44,6 +45,7 @@ pub(crate) struct PoolEngine {
     /// The results that are not complete, by job number.
     cache: Py<PyDict>,
     pub(super) lobby: Lobby,
+    pub(super) spin: Spin,
     stage: AtomicU8,
     /// Jobs that are not complete; those among them with callbacks.
     jobs: AtomicUsize,
@@ -77,6 +79,7 @@ impl PoolEngine {
             backend,
             cache: PyDict::new(py).unbind(),
             lobby: Lobby::default(),
+            spin: Spin::default(),
             stage: AtomicU8::new(RUNNING),
             jobs: AtomicUsize::new(0),
             watched: AtomicUsize::new(0),

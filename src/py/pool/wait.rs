@@ -97,6 +97,9 @@ impl PoolEngine {
             if self.supervised.load(Ordering::Acquire) { Arc::from([]) } else { Arc::clone(&self.sentinels.lock()) };
         let patient = if stream { (self.in_use() / 4).min(STREAM_BATCH) } else { 0 };
         let woken = block::until(py, deadline, |slice| {
+            if depth == 1 && self.spin.look(|| (board.finished() > 0).then_some(())).is_some() {
+                return Ok(Some(Woken::default()));
+            }
             if patient > 1 {
                 let woken = sleep(board, false, &sentinels, patient, slice.capped(MOMENT))?;
                 if woken.is_some() || board.finished() > 0 {
