@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
@@ -334,6 +335,24 @@ impl PoolEngine {
     /// Be a worker thread until the pool is over.
     fn work(&self, py: Python<'_>) -> PyResult<()> {
         self.do_work(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.cache)?;
+        for place in [&self.on_exit, &self.broken] {
+            // A thread that holds it reaches the engine.
+            if let Some(object) = place.try_lock().and_then(|place| place.as_ref().map(|object| visit.call(object))) {
+                object?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        for place in [&self.on_exit, &self.broken] {
+            let object = place.try_lock().and_then(|mut place| place.take());
+            drop(object);
+        }
     }
 }
 

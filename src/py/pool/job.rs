@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -304,6 +305,37 @@ impl Job {
     /// The pool that the job keeps alive.
     pub(super) fn pool(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.state.lock().attached.pool.as_ref().map(|pool| pool.clone_ref(py))
+    }
+
+    /// Shows the collector what only this job holds. Skipped while another thread uses the job: it is reachable then.
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(state) = self.state.try_lock() else { return Ok(()) };
+        if let Some(function) = self.function.get() {
+            visit.call(function)?;
+        }
+        let Attached { pool, callback, error_callback } = &state.attached;
+        for object in [pool, callback, error_callback].into_iter().flatten() {
+            visit.call(object)?;
+        }
+        match &state.shape {
+            Shape::Single(ending) => ending.iter().try_for_each(|ending| visit.call(&ending.value)),
+            Shape::Map { list, failure, .. } => {
+                visit.call(list)?;
+                failure.iter().try_for_each(|failure| visit.call(failure))
+            }
+            Shape::Stream { items, early, .. } => {
+                items.iter().chain(early.values()).try_for_each(|ending| visit.call(&ending.value))
+            }
+        }
+    }
+
+    /// Lets go of everything: the job is garbage.
+    pub(super) fn clear(&self) {
+        let Some(mut state) = self.state.try_lock() else { return };
+        let attached = std::mem::take(&mut state.attached);
+        let shape = std::mem::replace(&mut state.shape, Shape::Single(None));
+        drop(state);
+        drop((attached, shape));
     }
 
     /// Lets go of the pool and the callbacks, and returns them for that.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyStopIteration, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
@@ -148,6 +149,18 @@ impl PoolResult {
     fn _chunksize(&self) -> Option<usize> {
         self.job.figures().1
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        // While tasks are out the engine holds the job, too.
+        if Arc::strong_count(&self.job) == 1 { self.job.traverse(&visit) } else { Ok(()) }
+    }
+
+    fn __clear__(&self) {
+        if Arc::strong_count(&self.job) == 1 {
+            self.job.clear();
+        }
+    }
 }
 
 impl PoolResult {
@@ -235,6 +248,18 @@ impl PoolIterator {
     fn _items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let count = self.job.figures().0 - self.job.taken.load(std::sync::atomic::Ordering::Relaxed);
         PyTuple::new(py, (0..count).map(|_| py.None()))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        // While tasks are out the engine holds the job, too.
+        if Arc::strong_count(&self.job) == 1 { self.job.traverse(&visit) } else { Ok(()) }
+    }
+
+    fn __clear__(&self) {
+        if Arc::strong_count(&self.job) == 1 {
+            self.job.clear();
+        }
     }
 }
 

@@ -1,0 +1,667 @@
+"""Pools beyond the contract: dying workers, values that do not travel, subclasses, odd ends. See test_contract_pool."""
+
+import contextlib
+import gc
+import itertools
+import os
+import queue
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import pytest
+
+from under_test import mp as library
+from under_test import submodule
+
+pool_module = submodule("pool")
+
+rsmp_only = pytest.mark.rsmp_only
+
+
+@contextlib.contextmanager
+def make(ctx, *args, **options):
+    pool = ctx.Pool(*args, **options)
+    try:
+        yield pool
+        pool.close()
+        pool.join()
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def wait_until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def square(x):
+    return x * x
+
+
+def identity(x):
+    return x
+
+
+def pid_of(_):
+    return os.getpid()
+
+
+def die_on_three(x):
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def leave(code):
+    os._exit(code)
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def leave_by_exception(kind):
+    raise kind("task")
+
+
+class LoadsNowhere:
+    """Pickles, and raises when unpickled."""
+
+    def __reduce__(self):
+        return leave_by_exception, (RuntimeError,)
+
+
+class ErrorThatLoadsNowhere(Exception):
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+def return_it(kind):
+    return kind()
+
+
+def raise_it(kind):
+    raise kind(1, 2)
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError("not this one")
+
+
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, x):
+        self.count += 1
+        return self.count
+
+    def method(self, x):
+        return self(x)
+
+
+def fail_to_start():
+    raise RuntimeError("no database")
+
+
+def fail_once(flag):
+    if not flag.is_set():
+        flag.set()
+        raise RuntimeError("only the first one")
+
+
+# Workers that die.
+
+
+@rsmp_only("the standard pool waits for ever for the results of a dead worker")
+class TestDeath:
+    def test_exactly_its_task_fails(self, ctx):
+        with make(ctx, 2) as pool:
+            results = [pool.apply_async(die_on_three, (n,)) for n in range(50)]
+            for n, result in enumerate(results):
+                if n != 3:
+                    assert result.get(10) == n
+            with pytest.raises(pool_module.WorkerLostError) as caught:
+                results[3].get(10)
+            assert isinstance(caught.value, library.ProcessError)
+            assert caught.value.exitcode == -signal.SIGKILL
+            assert caught.value.pid not in (None, os.getpid())
+            assert caught.value.task == ("die_on_three", 0)
+            assert "SIGKILL" in str(caught.value)
+            wait_until(lambda: len(pool._pool) == 2)
+            assert pool.map(square, range(10)) == [n * n for n in range(10)]
+
+    def test_a_map_and_an_imap_report_it(self, ctx):
+        with make(ctx, 2) as pool:
+            started = time.monotonic()
+            with pytest.raises(pool_module.WorkerLostError):
+                pool.map(die_on_three, range(6), chunksize=1)
+            iterator = pool.imap(die_on_three, range(6))
+            assert [next(iterator) for _ in range(3)] == [0, 1, 2]
+            with pytest.raises(pool_module.WorkerLostError):
+                next(iterator)
+            assert list(iterator) == [4, 5]
+            found, lost = [], 0
+            iterator = pool.imap_unordered(die_on_three, range(6))
+            for _ in range(6):
+                try:
+                    found.append(next(iterator))
+                except pool_module.WorkerLostError:
+                    lost += 1
+            assert (sorted(found), lost) == ([0, 1, 2, 4, 5], 1)
+            assert time.monotonic() - started < 8
+
+    def test_within_a_second(self, ctx):
+        with make(ctx, 1) as pool:
+            pool.apply(square, (1,))
+            started = time.monotonic()
+            with pytest.raises(pool_module.WorkerLostError) as caught:
+                pool.apply(leave, (7,))
+            assert caught.value.exitcode == 7
+            assert time.monotonic() - started < 1
+            assert pool.apply(square, (2,)) == 4
+
+    def test_an_idle_worker_is_replaced(self, ctx):
+        with make(ctx, 2) as pool:
+            pool.apply_async(square, (1,)).get(10)
+            victim = pool._pool[0].pid
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: victim not in [process.pid for process in pool._pool] and len(pool._pool) == 2)
+            assert pool.map(square, range(8)) == [n * n for n in range(8)]
+
+    def test_callbacks_hear_of_it(self, ctx):
+        with make(ctx, 1) as pool:
+            heard = queue.Queue()
+            pool.apply_async(leave, (3,), callback=heard.put, error_callback=heard.put)
+            assert isinstance(heard.get(timeout=10), pool_module.WorkerLostError)
+
+    def test_many_deaths(self, ctx):
+        with make(ctx, 3) as pool:
+            results = [
+                pool.apply_async(leave, (1,)) if n % 5 == 0 else pool.apply_async(square, (n,)) for n in range(30)
+            ]
+            for n, result in enumerate(results):
+                if n % 5 == 0:
+                    with pytest.raises(pool_module.WorkerLostError):
+                        result.get(20)
+                else:
+                    assert result.get(20) == n * n
+
+    def test_a_failing_initializer_breaks_the_pool(self, ctx):
+        pool = ctx.Pool(2, fail_to_start)
+        with pytest.raises(pool_module.BrokenPoolError) as caught:
+            pool.apply(square, (1,))
+        assert "no database" in str(caught.value.__cause__)
+        with pytest.raises(pool_module.BrokenPoolError):
+            pool.apply_async(square, (1,)).get(10)
+        pool.terminate()
+        pool.join()
+
+    def test_an_initializer_may_fail_now_and_then(self, ctx):
+        with make(ctx, 2, fail_once, (ctx.Event(),)) as pool:
+            assert pool.map(square, range(10)) == [n * n for n in range(10)]
+
+
+# Values that do not travel.
+
+
+@rsmp_only("the standard pool's result handler dies of it")
+@pytest.mark.parametrize("function, argument", [(return_it, LoadsNowhere), (raise_it, ErrorThatLoadsNowhere)])
+def test_a_result_that_does_not_unpickle_fails_its_task_only(ctx, function, argument):
+    with make(ctx, 1) as pool:
+        bad = pool.apply_async(function, (argument,))
+        good = pool.apply_async(square, (3,))
+        assert good.get(10) == 9
+        with pytest.raises((RuntimeError, TypeError)):
+            bad.get(10)
+
+
+@rsmp_only("the standard worker dies of it")
+def test_an_argument_that_does_not_unpickle_fails_its_task_only(ctx):
+    with make(ctx, 1) as pool:
+        bad = pool.apply_async(identity, (LoadsNowhere(),))
+        assert pool.apply(square, (3,)) == 9
+        with pytest.raises(RuntimeError, match="task"):
+            bad.get(10)
+
+
+@rsmp_only("the standard worker dies of it")
+@pytest.mark.parametrize("kind", [BaseException, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_base_exception_comes_back(ctx, kind):
+    with make(ctx, 1) as pool:
+        pid = pool.apply(pid_of, (0,))
+        with pytest.raises(kind):
+            pool.apply(leave_by_exception, (kind,))
+        assert pool.apply(pid_of, (0,)) == pid
+
+
+def test_arguments_that_cannot_be_pickled(ctx):
+    with make(ctx, 1) as pool:
+        with pytest.raises(TypeError, match="not this one"):
+            pool.apply(identity, (Unpicklable(),))
+        with pytest.raises(TypeError, match="not this one"):
+            pool.map(identity, [1, Unpicklable()], chunksize=1)
+        iterator = pool.imap(identity, [1, Unpicklable(), 3])
+        assert next(iterator) == 1
+        with pytest.raises(TypeError, match="not this one"):
+            next(iterator)
+        assert next(iterator) == 3
+
+
+def test_a_function_with_state_is_a_new_one_for_each_task(ctx):
+    with make(ctx, 1) as pool:
+        assert pool.map(Counter(), range(3), chunksize=1) == [1, 1, 1]
+        assert pool.map(Counter().method, range(4), chunksize=2) == [1, 2, 1, 2]
+        assert list(pool.imap(Counter().method, range(3))) == [1, 1, 1]
+
+
+def test_identity_within_a_task_is_kept(ctx):
+    with make(ctx, 1) as pool:
+        shared = []
+        first, second = pool.apply(identity, ((shared, shared),))
+        assert first is second
+        counter = Counter()
+        assert pool.apply(counter.__eq__, (counter,)) is True
+
+
+def test_results_larger_than_expected(ctx):
+    with make(ctx, 2) as pool:
+        sizes = [0, 1, 63, 64, 65, 128, 5000, 8192, 8193, 100_000, 3_000_000]
+        results = pool.map(bytes, sizes, chunksize=1)
+        assert [len(result) for result in results] == sizes
+        results = pool.map(identity, [bytes(size) for size in sizes], chunksize=3)
+        assert [len(result) for result in results] == sizes
+
+
+# Iterables.
+
+
+def test_more_tasks_than_slots(ctx):
+    with make(ctx, 2) as pool:
+        count = 20_000
+        assert pool.map(identity, range(count), chunksize=1) == list(range(count))
+        assert list(pool.imap(identity, range(count))) == list(range(count))
+        assert sorted(pool.imap_unordered(identity, iter(range(count)))) == list(range(count))
+        results = [pool.apply_async(identity, (n,)) for n in range(count)]
+        assert [result.get(30) for result in results] == list(range(count))
+
+
+def test_an_iterable_that_needs_its_results(ctx):
+    """The iterable is read in the background: it may wait for what the caller does with earlier results."""
+    feedback = queue.Queue()
+
+    def numbers():
+        yield 2
+        for _ in range(5):
+            yield feedback.get()
+
+    with make(ctx, 1) as pool:
+        found = []
+        for value in pool.imap(square, numbers()):
+            found.append(value)
+            feedback.put(value % 1000)
+        assert found == [4, 16, 256, 65536, 536 * 536, 296 * 296]
+
+
+@rsmp_only("3.16 has buffersize")
+@pytest.mark.parametrize("name", ["imap", "imap_unordered"])
+@pytest.mark.parametrize("chunksize", [1, 5])
+def test_buffersize_bounds_what_is_read(ctx, name, chunksize):
+    taken = 0
+
+    def numbers():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    with make(ctx, 2) as pool:
+        iterator = getattr(pool, name)(identity, numbers(), chunksize, buffersize=10)
+        for count in range(1, 50):
+            next(iterator)
+            assert taken <= count + 10 + chunksize
+        pool.terminate()
+    with pytest.raises(ValueError, match="buffersize"), ctx.Pool(1) as pool:
+        pool.imap(identity, [], buffersize=0)
+
+
+def test_an_infinite_iterable_can_be_abandoned(ctx):
+    pool = ctx.Pool(1)
+    iterator = pool.imap(square, itertools.count())
+    assert [next(iterator) for _ in range(4)] == [0, 1, 4, 9]
+    pool.terminate()
+    pool.join()
+
+
+def test_the_popular_istarmap_recipe(ctx):
+    with make(ctx, 2) as pool:
+        chunks = type(pool)._get_tasks(pow, [(2, n) for n in range(20)], 3)
+        result = pool_module.IMapIterator(pool)
+        tasks = pool._guarded_task_generation(result._job, pool_module.starmapstar, chunks)
+        pool._taskqueue.put((tasks, result._set_length))
+        assert [item for chunk in result for item in chunk] == [2**n for n in range(20)]
+
+
+# Semi-private names that packages use.
+
+
+def test_names_that_packages_use(ctx):
+    with make(ctx, 2) as pool:
+        assert pool._processes == len(pool._pool) == 2
+        assert pool._ctx.get_start_method() == ctx.get_start_method()
+        assert pool._state == pool_module.RUN
+        assert len(pool._cache) == 0
+        result = pool.map_async(sleep, [0.2] * 4, chunksize=1)
+        assert pool._cache == {result._job: result}
+        assert 0 < result._number_left <= 4
+        assert not result._event.is_set()
+        result.wait()
+        assert result._number_left == 0
+        assert result._event.is_set()
+        assert result._success
+        assert result._value == [0.2] * 4
+        assert pool._taskqueue.qsize() == 0
+        wait_until(lambda: len(pool._cache) == 0)
+
+
+class QueuesOfItsOwn(pool_module.Pool):
+    """As torch.multiprocessing.Pool and joblib's pools do it."""
+
+    def _setup_queues(self):
+        self._inqueue = self._ctx.SimpleQueue()
+        self._outqueue = self._ctx.SimpleQueue()
+        self._quick_put = self._inqueue._writer.send
+        self._quick_get = self._outqueue._reader.recv
+
+    def _repopulate_pool(self):
+        for _ in range(self._processes - len(self._pool)):
+            arguments = (self._inqueue, self._outqueue, self._initializer, self._initargs, self._maxtasksperchild)
+            process = self.Process(self._ctx, target=pool_module.worker, args=(*arguments, self._wrap_exception))
+            self._pool.append(process)
+            process.name = process.name.replace("Process", "PoolWorker")
+            process.daemon = True
+            process.start()
+
+
+def test_a_subclass_with_queues_of_its_own(ctx):
+    with QueuesOfItsOwn(2, context=ctx) as pool:
+        assert pool.map(square, range(10)) == [n * n for n in range(10)]
+        assert list(pool.imap(square, range(4))) == [0, 1, 4, 9]
+        assert pool.apply(square, (5,)) == 25
+        assert pool.apply_async(square, (6,)).get(10) == 36
+        assert pool.starmap(pow, [(2, 3)]) == [8]
+        pool.close()
+        pool.join()
+
+
+class WorkersOfItsOwn(pool_module.Pool):
+    @staticmethod
+    def Process(ctx, *args, **kwds):
+        process = ctx.Process(*args, **kwds)
+        process.name = f"Mine-{process.name}"
+        return process
+
+
+def name_of_process(_):
+    return library.current_process().name
+
+
+def test_a_subclass_with_workers_of_its_own(ctx):
+    with WorkersOfItsOwn(1, context=ctx) as pool:
+        assert pool.apply(name_of_process, (0,)).startswith("Mine-")
+        pool.close()
+        pool.join()
+
+
+# The end.
+
+
+@rsmp_only("the standard one is waited for without end")
+def test_a_result_of_a_terminated_pool_says_so(ctx):
+    pool = ctx.Pool(1)
+    result = pool.apply_async(sleep, (60,))
+    iterator = pool.imap(sleep, [60])
+    waiting = []
+
+    def wait():
+        with pytest.raises(library.ProcessError, match="terminated") as caught:
+            result.get()
+        waiting.append(caught)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)
+    pool.terminate()
+    thread.join(10)
+    assert waiting
+    with pytest.raises(library.ProcessError, match="terminated"):
+        next(iterator)
+    assert not result.ready()
+    pool.join()
+
+
+def test_terminate_in_a_callback(ctx):
+    pool = ctx.Pool(2)
+    done = threading.Event()
+
+    def callback(_):
+        pool.terminate()
+        done.set()
+
+    pool.apply_async(square, (2,), callback=callback)
+    assert done.wait(20)
+    pool.join()
+
+
+def test_submitting_in_a_callback(ctx):
+    with make(ctx, 2) as pool:
+        found = queue.Queue()
+
+        def again(value):
+            if value < 100_000:
+                pool.apply_async(square, (value,), callback=again)
+            found.put(value)
+
+        pool.apply_async(square, (3,), callback=again)
+        assert [found.get(timeout=10) for _ in range(4)] == [9, 81, 6561, 6561**2]
+
+
+@rsmp_only("the standard result handler dies of it")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_callback_that_raises(ctx):
+    with make(ctx, 1) as pool:
+        results = [pool.apply_async(square, (n,), callback=lambda _: 1 / 0) for n in range(3)]
+        assert [result.get(10) for result in results] == [0, 1, 4]
+
+
+def test_a_pool_that_nobody_holds_is_ended(ctx):
+    pool = ctx.Pool(1)
+    assert pool.apply_async(square, (2,)).get(10) == 4
+    processes = list(pool._pool)
+    gone = weakref.ref(pool)
+    with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
+        del pool
+        gc.collect()
+    assert gone() is None
+    for process in processes:
+        process.join(10)
+        assert process.exitcode is not None
+
+
+def test_a_worker_that_ignores_sigterm_is_ended_all_the_same(ctx):
+    if library.__name__ == "multiprocessing":
+        pytest.skip("the standard pool waits for it")
+    pool = ctx.Pool(1, signal.signal, (signal.SIGTERM, signal.SIG_IGN))
+    result = pool.apply_async(sleep, (60,))
+    time.sleep(0.2)
+    assert not result.ready()
+    started = time.monotonic()
+    pool.terminate()
+    pool.join()
+    assert time.monotonic() - started < 10
+
+
+def run(source, *arguments, **options):
+    program = textwrap.dedent(source)
+    environment = {
+        **os.environ,
+        "RSMP_UNDER_TEST": library.__name__,
+        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=environment,
+        **options,
+    )
+
+
+LIVE = """
+    import sys, time
+    from under_test import mp
+    if __name__ == "__main__":
+        pool = mp.get_context(sys.argv[1]).Pool(2)
+        {work}
+        print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "pool.map(abs, range(10))",
+        "result = pool.map_async(time.sleep, [30] * 5, 1)",
+        "result = pool.imap(time.sleep, iter([30] * 5))",
+        "result = pool.apply_async(abs, (1,), callback=print)",
+    ],
+)
+def test_the_interpreter_ends_with_a_live_pool(ctx, work):
+    done = run(LIVE.format(work=work), ctx.get_start_method())
+    assert done.returncode == 0
+    assert "end" in done.stdout
+
+
+INTERRUPTED = """
+    import os, signal, sys, threading, time
+    from under_test import mp
+    if __name__ == "__main__":
+        pool = mp.get_context(sys.argv[1]).Pool(2)
+        pool.map(abs, range(10))
+        threading.Timer(0.5, os.killpg, (os.getpgrp(), signal.SIGINT)).start()
+        try:
+            pool.map(time.sleep, [20] * 4)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            raise
+"""
+
+
+@rsmp_only("each of the standard workers prints its own traceback")
+def test_an_interrupt_ends_a_program_with_one_traceback(ctx):
+    started = time.monotonic()
+    done = run(INTERRUPTED, ctx.get_start_method(), start_new_session=True)
+    assert "interrupted" in done.stdout
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    assert time.monotonic() - started < 10
+
+
+@rsmp_only("the standard pool never answers in a forked child")
+def test_a_pool_in_a_forked_child_is_refused(mp):
+    with make(mp.get_context("fork"), 1) as pool:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                pool.apply(square, (1,))
+            except RuntimeError:
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert pool.apply(square, (3,)) == 9
+
+
+def test_pools_within_threads(ctx):
+    found = []
+
+    def use():
+        with make(ctx, 1) as pool:
+            found.append(pool.map(square, range(5)))
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == [[0, 1, 4, 9, 16]] * 3
+
+
+def test_many_threads_on_one_pool(ctx):
+    with make(ctx, 2) as pool:
+        failures = []
+
+        def use(base):
+            for n in range(50):
+                if pool.apply(identity, (base + n,)) != base + n:
+                    failures.append(n)
+            if pool.map(square, range(base, base + 100), chunksize=1) != [n * n for n in range(base, base + 100)]:
+                failures.append(base)
+
+        threads = [threading.Thread(target=use, args=(1000 * n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not failures
+
+
+# Threads.
+
+
+def test_a_thread_pool_pickles_nothing(mp):
+    with pool_module.ThreadPool(2) as pool:
+        thing = object()
+        assert pool.apply(lambda: thing) is thing
+        assert pool.map(lambda x: (x, thing), [1, 2], chunksize=1) == [(1, thing), (2, thing)]
+        assert list(pool.imap(lambda x: x + 1, iter(range(2000)))) == list(range(1, 2001))
+        heard = queue.Queue()
+        pool.apply_async(lambda: 1 / 0, error_callback=heard.put)
+        assert isinstance(heard.get(timeout=10), ZeroDivisionError)
+        assert isinstance(pool, pool_module.Pool)
+        pool.close()
+        pool.join()
+
+
+def test_a_thread_pool_by_way_of_dummy(mp):
+    dummy = submodule("dummy")
+    with dummy.Pool(2) as pool:
+        assert isinstance(pool, pool_module.ThreadPool)
+        assert pool.map(square, range(3)) == [0, 1, 4]
+
+
+def test_threads_that_wait_for_each_other():
+    with pool_module.ThreadPool(4) as pool:
+        barrier = threading.Barrier(4)
+        assert sorted(pool.map(lambda _: barrier.wait(10), range(4), chunksize=1)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_tasks_that_wait_for_each_other(ctx, count):
+    """Tasks are never held back behind another one while a worker is free."""
+    with ctx.Manager() as manager, make(ctx, count) as pool:
+        barrier = manager.Barrier(count)
+        for _ in range(3):
+            tasks = [pool.apply_async(barrier.wait, (10,)) for _ in range(count)]
+            assert sorted(task.get(20) for task in tasks) == list(range(count))
