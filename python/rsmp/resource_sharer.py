@@ -16,7 +16,7 @@ from typing import Any
 from rsmp import _stdlib, context, process, util
 
 _standard = _stdlib.mirror(__name__)
-reduction: Any = context.reduction  # type: ignore[attr-defined]
+reduction: Any = context.reduction
 
 
 def __getattr__(name: str) -> Any:
