@@ -16,18 +16,19 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import threading
-import traceback
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from rsmp import _rsmp, _stdlib, util
+from rsmp._worker import worker
 from rsmp.context import _default_context
-from rsmp.reduction import share_descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 _ProcessError: type[Exception] = _stdlib.package.ProcessError
@@ -71,6 +72,8 @@ def _terminated() -> Exception:
 
 
 def _how(exitcode: int | None) -> str:
+    import signal
+
     if exitcode is None or exitcode >= 0:
         return f"ended with exit code {exitcode}"
     try:
@@ -83,67 +86,9 @@ def _how(exitcode: int | None) -> str:
 def _lost(pid: int, exitcode: int | None, func: Any, index: int) -> WorkerLostError:
     task = (getattr(func, "__qualname__", None) or repr(func), index)
     message = f"worker process {pid} {_how(exitcode)} while it ran {task[0]} (task {index})"
-    if exitcode == -signal.SIGKILL:
+    if exitcode == -9:
         message += "; the kernel does that when memory runs out"
     return WorkerLostError(message, pid, exitcode, task)
-
-
-# What a worker runs.
-
-
-def worker(
-    inqueue: Any,
-    outqueue: Any,
-    initializer: Callable[..., object] | None = None,
-    initargs: Iterable[Any] = (),
-    maxtasks: int | None = None,
-    wrap_exception: bool = False,
-) -> None:
-    """Run tasks until there are no more, or ``maxtasks`` of them; see `multiprocessing.pool.worker`."""
-    if isinstance(inqueue, _rsmp.PoolEngine):
-        if initializer is not None:
-            initializer(*initargs)
-        inqueue.work()
-        return
-    if not isinstance(inqueue, _rsmp.PoolChannel):
-        _standard.worker(inqueue, outqueue, initializer, initargs, maxtasks, wrap_exception)
-        return
-    if maxtasks is not None and not (isinstance(maxtasks, int) and maxtasks >= 1):
-        raise AssertionError(f"Maxtasks {maxtasks!r} is not valid")
-    inqueue.enter()
-    if initializer is not None:
-        try:
-            initializer(*initargs)
-        except BaseException:
-            inqueue.fail(traceback.format_exc())
-            raise
-    completed = inqueue.serve(maxtasks, _wrapped if wrap_exception else _bare, _unsendable)
-    util.debug("worker exiting after %d tasks", completed)
-
-
-def _wrapped(error: BaseException, function: Any) -> Any:
-    if function is _standard._helper_reraises_exception:
-        return error
-    return _standard.ExceptionWithTraceback(error, error.__traceback__)
-
-
-def _bare(error: BaseException, function: Any) -> Any:
-    return error
-
-
-def _unsendable(error: BaseException, value: Any) -> Any:
-    wrapped = _standard.MaybeEncodingError(error, value)
-    util.debug("Possible encoding error while sending result: %s", wrapped)
-    return wrapped
-
-
-def _reduce_channel(channel: _rsmp.PoolChannel) -> Any:
-    *descriptors, reserve = channel.parts
-    return _attach_channel, (*map(share_descriptor, descriptors), reserve)
-
-
-def _attach_channel(file: Any, event: Any, attention: Any, reserve: int) -> _rsmp.PoolChannel:
-    return _rsmp.PoolChannel.attach(file.detach(), event.detach(), attention.detach(), reserve)
 
 
 # What waits for workers to end, runs callbacks and reads iterables while nobody is in a call of the pool.
@@ -634,7 +579,7 @@ class ThreadPool(Pool, _standard.ThreadPool):  # type: ignore[name-defined,misc]
         Pool.__init__(self, processes, initializer, initargs)
 
     def _setup_queues(self) -> None:
-        self._engine = _rsmp.PoolEngine()
+        self._engine = _rsmp.PoolEngine(self._processes, threads=True)
         self._cache = self._engine.cache
         self._inqueue = self._engine
         self._outqueue = self._engine

@@ -67,7 +67,7 @@ impl PoolChannel {
     }
 
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        super::module(this.py())?.getattr("_reduce_channel")?.call1((this,))
+        this.py().import("rsmp._worker")?.getattr("reduce_channel")?.call1((this,))
     }
 
     /// Run tasks until the pool is over or `maxtasks` are done; return how many were.

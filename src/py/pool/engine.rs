@@ -66,14 +66,15 @@ pub(crate) struct PoolEngine {
 
 #[pymethods]
 impl PoolEngine {
-    /// An engine for worker processes, or for threads when `workers` is None.
+    /// An engine for so many worker processes, or threads.
     #[new]
-    #[pyo3(signature = (workers=None))]
-    fn new(py: Python<'_>, workers: Option<u32>) -> PyResult<Self> {
+    #[pyo3(signature = (workers, threads=false))]
+    fn new(py: Python<'_>, workers: u32, threads: bool) -> PyResult<Self> {
         let pid = process::pid();
-        let backend = match workers {
-            Some(workers) => Backend::Processes(Desk::new(workers).map_err(Failure::from)?),
-            None => Backend::Threads(Shop::default()),
+        let backend = if threads {
+            Backend::Threads(Shop::new(workers))
+        } else {
+            Backend::Processes(Desk::new(workers).map_err(Failure::from)?)
         };
         Ok(Self {
             pid,
@@ -330,6 +331,12 @@ impl PoolEngine {
     fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let done = || self.jobs.load(Ordering::Acquire) == 0;
         self.wait(py, Deadline::from_seconds(timeout), &done, &|| 1, false)
+    }
+
+    /// Count a worker thread out whose initializer raised `error`; without any other, the pool breaks with it.
+    fn thread_failed(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Backend::Threads(shop) = &self.backend else { return Ok(()) };
+        if shop.lost_one() { self.break_down(error) } else { Ok(()) }
     }
 
     /// Be a worker thread until the pool is over.

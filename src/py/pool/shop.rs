@@ -25,6 +25,8 @@ struct State {
     /// Orders taken and not finished.
     running: u32,
     closed: bool,
+    /// Workers that have not failed.
+    workers: u32,
 }
 
 /// A task for a thread.
@@ -42,6 +44,19 @@ pub(super) enum Next {
 }
 
 impl Shop {
+    pub(super) fn new(workers: u32) -> Self {
+        let shop = Self::default();
+        shop.state.lock().workers = workers;
+        shop
+    }
+
+    /// Counts a worker out; returns whether it was the last.
+    pub(super) fn lost_one(&self) -> bool {
+        let mut state = self.state.lock();
+        state.workers = state.workers.saturating_sub(1);
+        state.workers == 0
+    }
+
     pub(super) fn submit(&self, order: Order) {
         let mut state = self.state.lock();
         state.orders.push_back(order);

@@ -1,0 +1,92 @@
+"""What a pool's worker runs. A process that is started for it imports no more of the pool than this."""
+
+from __future__ import annotations
+
+import sys
+
+from rsmp import _rsmp, _stdlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+__all__ = ["attach_channel", "reduce_channel", "worker"]
+
+
+def worker(
+    inqueue: Any,
+    outqueue: Any,
+    initializer: Callable[..., object] | None = None,
+    initargs: Iterable[Any] = (),
+    maxtasks: int | None = None,
+    wrap_exception: bool = False,
+) -> None:
+    """Run tasks until there are no more, or ``maxtasks`` of them; see `multiprocessing.pool.worker`."""
+    if isinstance(inqueue, _rsmp.PoolEngine):
+        _run_thread(inqueue, initializer, initargs)
+        return
+    if not isinstance(inqueue, _rsmp.PoolChannel):
+        _stdlib.load("pool").worker(inqueue, outqueue, initializer, initargs, maxtasks, wrap_exception)
+        return
+    if maxtasks is not None and not (isinstance(maxtasks, int) and maxtasks >= 1):
+        raise AssertionError(f"Maxtasks {maxtasks!r} is not valid")
+    inqueue.enter()
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException:
+            import traceback
+
+            inqueue.fail(traceback.format_exc())
+            raise
+    completed = inqueue.serve(maxtasks, _wrapped if wrap_exception else _bare, _unsendable)
+    _debug("worker exiting after %d tasks", completed)
+
+
+def _run_thread(engine: _rsmp.PoolEngine, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            engine.thread_failed(error)
+            raise
+    engine.work()
+
+
+def _wrapped(error: BaseException, function: Any) -> Any:
+    standard = _stdlib.load("pool")
+    if function is standard._helper_reraises_exception:
+        return error
+    return standard.ExceptionWithTraceback(error, error.__traceback__)
+
+
+def _bare(error: BaseException, function: Any) -> Any:
+    return error
+
+
+def _unsendable(error: BaseException, value: Any) -> Any:
+    wrapped = _stdlib.load("pool").MaybeEncodingError(error, value)
+    _debug("Possible encoding error while sending result: %s", wrapped)
+    return wrapped
+
+
+def _debug(message: str, *args: object) -> None:
+    if "multiprocessing.util" in sys.modules:
+        _stdlib.load("util").debug(message, *args)
+
+
+def reduce_channel(channel: _rsmp.PoolChannel) -> Any:
+    """Return what pickles ``channel`` for a process that is being started."""
+    from rsmp.reduction import share_descriptor
+
+    *descriptors, reserve = channel.parts
+    return attach_channel, (*map(share_descriptor, descriptors), reserve)
+
+
+def attach_channel(file: Any, event: Any, attention: Any, reserve: int) -> _rsmp.PoolChannel:
+    """Return the channel behind the descriptors received."""
+    return _rsmp.PoolChannel.attach(file.detach(), event.detach(), attention.detach(), reserve)
+
+
+_stdlib.unannotate(__name__)
