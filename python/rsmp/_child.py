@@ -75,6 +75,17 @@ def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
         del current._inheriting
 
 
+class Inherited:
+    """A descriptor that this process was started with; the standard stand-in imports much of the package."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def detach(self) -> int:
+        """Return the descriptor; it is the caller's from now on."""
+        return self.fd
+
+
 def prepare(data: dict[str, Any]) -> None:
     """Do what the standard ``spawn.prepare`` does with ``data`` to get this process ready to unpickle its object."""
     spawn = _stdlib.loaded("spawn")

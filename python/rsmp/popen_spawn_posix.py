@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rsmp import _rsmp, _stdlib, popen_fork, spawn
+from rsmp import _child, _rsmp, _stdlib, popen_fork, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Popen(*_bases):  # type: ignore[misc]
     """One child, a fresh interpreter that unpickles its process object."""
 
     method = "spawn"
+    DupFd = _child.Inherited
 
     def _launch(self, process_obj: Any) -> None:
         tracker_fd = _stdlib.load("resource_tracker").getfd()
