@@ -1,0 +1,9 @@
+"""rsmp."""
+
+from libraries import multiprocessing
+
+
+class Adapter(multiprocessing.Adapter):
+    """The same programs with another module."""
+
+    name = module = host = "rsmp"
