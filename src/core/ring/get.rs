@@ -188,7 +188,9 @@ impl Ring {
 
     /// Waits at most to `until` for something to get; returns early for any reason or none.
     pub fn wait(&self, until: Deadline) {
-        self.header().items.sleep(until, || self.is_empty());
+        if self.item_spin.until(until, || (!self.is_empty()).then_some(())).is_none() {
+            self.header().items.sleep(until, || self.is_empty());
+        }
     }
 
     /// Gives back the memory that a queue keeps between bursts. For calls that found it empty for a while.
@@ -309,6 +311,8 @@ impl Ring {
     pub(super) fn free(&self, index: u32) -> Result<()> {
         let slabs = self.slabs();
         slabs.free(index, true)?;
+        // Those who would rather use it again than grow the queue.
+        self.header().room.wake(1);
         let queued = {
             let taken = self.header().get.mark.read().bytes;
             self.header().put.mark.read().bytes.saturating_sub(taken)

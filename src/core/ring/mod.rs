@@ -18,6 +18,7 @@
 
 mod get;
 mod layout;
+mod pace;
 mod put;
 mod ready;
 mod repair;
@@ -33,6 +34,7 @@ use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::shm::growing::Growing;
 use crate::shm::slab::{Owner, Slabs};
+use crate::sync::spin::Spin;
 use crate::sys::descriptor;
 use crate::sys::process::Identity;
 
@@ -40,6 +42,7 @@ pub use get::{Batch, Lease, Record, Taken};
 pub use put::{Parcel, Put};
 
 use layout::{HEADER, MAGIC, VERSION};
+use pace::Pace;
 
 /// How much may be queued; zero is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,12 +58,16 @@ pub struct Ring {
     /// Readable while there is something to get, once `watch` was called anywhere.
     event: OwnedFd,
     limits: Limits,
+    /// How long looking for an item, or for room, lately paid off in this process.
+    item_spin: Spin,
+    room_spin: Spin,
+    pace: Pace,
 }
 
 impl Ring {
     pub fn create(limits: Limits) -> Result<Arc<Self>> {
         let file = Growing::create("rsmp-queue", HEADER)?;
-        let ring = Self { file, event: descriptor::event()?, limits };
+        let ring = Self::over(file, descriptor::event()?, limits);
         let header = ring.header();
         header.max_items.store(limits.items, Ordering::Relaxed);
         header.max_bytes.store(limits.bytes, Ordering::Relaxed);
@@ -77,7 +84,7 @@ impl Ring {
         if len < HEADER as u64 {
             return Err(Error::corrupt("open a queue", "the descriptor is not a queue's"));
         }
-        let mut ring = Self { file: Growing::attach(file)?, event, limits: Limits::default() };
+        let mut ring = Self::over(Growing::attach(file)?, event, Limits::default());
         let header = ring.header();
         if header.magic.load(Ordering::Acquire) != MAGIC || header.version.load(Ordering::Relaxed) != VERSION {
             return Err(Error::corrupt("open a queue", "the descriptor is not a queue's, or of another version's"));
@@ -86,6 +93,10 @@ impl Ring {
         let bytes = header.max_bytes.load(Ordering::Relaxed);
         ring.limits = Limits { items, bytes };
         Ok(Arc::new(ring))
+    }
+
+    fn over(file: Growing, event: OwnedFd, limits: Limits) -> Self {
+        Self { file, event, limits, item_spin: Spin::new(), room_spin: Spin::new(), pace: Pace::new() }
     }
 
     /// The memory file, for passing to another process.

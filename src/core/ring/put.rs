@@ -80,6 +80,9 @@ impl Ring {
             return Ok(Parcel { tag, body: Body::Inline { parts, len } });
         }
         self.tidy()?;
+        if !self.slabs().has_warm(len as u64) {
+            self.await_slab(len as u64);
+        }
         let slab = self.slabs().allocate(len as u64, Self::owner())?;
         let body = Body::Slab { ring: self, index: slab.index, len: len as u64, taken: AtomicBool::new(false) };
         let parcel = Parcel { tag, body };
@@ -111,7 +114,10 @@ impl Ring {
                 return Ok(0);
             }
             let Some(first) = parcels.first() else { return Ok(0) };
-            self.header().room.sleep(until, || self.is_full_for(first.len()));
+            let is_full = || self.is_full_for(first.len());
+            if self.room_spin.until(until, || (!is_full()).then_some(())).is_none() {
+                self.header().room.sleep(until, is_full);
+            }
         }
     }
 

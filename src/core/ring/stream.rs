@@ -154,8 +154,8 @@ impl Ring {
     #[cold]
     fn enter(&self, segment: u64) -> Result<()> {
         let header = self.header();
-        let head = header.get.mark.read().position / SEGMENT;
         loop {
+            let head = header.get.mark.read().position / SEGMENT;
             let table = self.table()?;
             let recycled = header.recycled.load(Ordering::Relaxed);
             let in_table = segment - recycled < table.entries.len() as u64;
@@ -170,6 +170,8 @@ impl Ring {
                     table.set(recycled, Entry::NONE);
                 }
                 header.recycled.store(recycled + 1, Ordering::Relaxed);
+            } else if self.await_segment(head, segment) {
+                // One was drained meanwhile.
             } else if in_table {
                 let slab = self.slabs().allocate(SEGMENT, Self::owner())?;
                 self.adopt(slab)?;

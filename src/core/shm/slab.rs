@@ -243,6 +243,12 @@ impl<'a> Slabs<'a> {
         self.header.idle.load(Ordering::Relaxed)
     }
 
+    /// Whether a slab for `len` bytes can be had without touching fresh memory, as far as one can see without the lock.
+    #[must_use]
+    pub fn has_warm(&self, len: u64) -> bool {
+        len <= LARGEST && self.header.warm[class(len)].load(Ordering::Relaxed) != 0
+    }
+
     /// How often slabs of the class of `index` were asked for, and the size of that class.
     pub fn demand(&self, index: u32) -> Result<(u32, u64)> {
         let class = self.descriptor(index)?.class.load(Ordering::Relaxed) as usize;

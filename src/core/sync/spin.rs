@@ -11,10 +11,13 @@ use crate::atomic::{AtomicUsize, Ordering};
 use crate::clock::{self, Deadline};
 use crate::sys::cpu;
 
-/// Nanoseconds: the first spin, the longest, and what counts as none.
-const FIRST: usize = 10_000;
-const LONGEST: usize = 40_000;
-const NONE: usize = 1_000;
+/// Nanoseconds: the first spin, the longest, the shortest after one that paid off, and what counts as none.
+///
+/// The other side may have to be woken first, so less than a wake takes is no trial.
+const FIRST: usize = 40_000;
+const LONGEST: usize = 50_000;
+const SHORTEST: usize = 20_000;
+const NONE: usize = 3_000;
 /// A spin is tried again after this many waits without.
 const RETRY: usize = 32;
 /// Between two looks at the clock.
@@ -46,7 +49,7 @@ impl Spin {
     pub fn until<T>(&self, deadline: Deadline, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
         let budget = self.budget.load(Ordering::Relaxed);
         if budget < NONE {
-            self.budget.store(if budget < RETRY { budget + 1 } else { FIRST / 2 }, Ordering::Relaxed);
+            self.budget.store(if budget < RETRY { budget + 1 } else { FIRST }, Ordering::Relaxed);
             return None;
         }
         if deadline == Deadline::PASSED {
@@ -59,7 +62,7 @@ impl Spin {
             if let Some(value) = ready() {
                 let took = (clock::now() - start).min(LONGEST as u64) as usize;
                 // Twice what it took, approached by half.
-                self.budget.store(usize::midpoint(budget, (took * 2).clamp(2 * NONE, LONGEST)), Ordering::Relaxed);
+                self.budget.store(usize::midpoint(budget, (took * 2).clamp(SHORTEST, LONGEST)), Ordering::Relaxed);
                 return Some(value);
             }
             hint::spin_loop();
