@@ -107,17 +107,13 @@ impl Channel {
 
     /// Puts an encoded object; `false` when the deadline passed.
     pub(crate) fn put(&self, py: Python<'_>, encoded: &Encoded<'_>, deadline: Deadline) -> PyResult<bool> {
-        self.put_payload(py, encoded.tag(), encoded.payload(), deadline)
+        self.put_parts(py, encoded.tag(), encoded.parts().as_slice(), deadline)
     }
 
-    pub(crate) fn put_payload(&self, py: Python<'_>, tag: u8, payload: &[u8], deadline: Deadline) -> PyResult<bool> {
+    pub(crate) fn put_parts(&self, py: Python<'_>, tag: u8, parts: &[&[u8]], deadline: Deadline) -> PyResult<bool> {
         let ring = &*self.ring;
-        let parts = [payload];
-        let parcel = if payload.len() > message::LONG {
-            block::aside(py, || ring.parcel(tag, &parts))
-        } else {
-            ring.parcel(tag, &parts)
-        };
+        let is_long = parts.len() > 1 || parts[0].len() > message::LONG;
+        let parcel = if is_long { block::aside(py, || ring.parcel(tag, parts)) } else { ring.parcel(tag, parts) };
         let parcel = parcel.map_err(Failure::from)?;
         Ok(self.put_parcels(py, core::slice::from_ref(&parcel), deadline)? > 0)
     }
@@ -148,8 +144,9 @@ impl Channel {
 
     /// Puts encoded objects in order; returns how many were put before the deadline passed.
     pub(crate) fn put_many(&self, py: Python<'_>, encoded: &[Encoded<'_>], deadline: Deadline) -> PyResult<usize> {
-        let parts: Vec<[&[u8]; 1]> = encoded.iter().map(|encoded| [encoded.payload()]).collect();
-        let parcels = encoded.iter().zip(&parts).map(|(encoded, parts)| self.ring.parcel(encoded.tag(), parts));
+        let parts: Vec<_> = encoded.iter().map(Encoded::parts).collect();
+        let parcels = encoded.iter().zip(&parts);
+        let parcels = parcels.map(|(encoded, parts)| self.ring.parcel(encoded.tag(), parts.as_slice()));
         let parcels = parcels.collect::<rsmp_core::Result<Vec<_>>>().map_err(Failure::from)?;
         self.put_parcels(py, &parcels, deadline)
     }

@@ -27,12 +27,21 @@ const DEEPEST: usize = 100;
 /// Appends the message for `object` to `out`; when it raises, `out` is as before.
 pub(crate) fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     let start = out.len();
-    if cfg!(Py_GIL_DISABLED) || Encoder::new(out).value(object.as_ptr(), Place::Top, 0).is_none() {
-        out.truncate(start);
+    if !encode_builtin(object, out) {
         out.push(PICKLE);
         pickle::dumps(object, out).inspect_err(|_| out.truncate(start))?;
     }
     Ok(())
+}
+
+/// As `encode` for what needs no pickle; `false`, with `out` as before, for everything else.
+pub(crate) fn encode_builtin(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    if cfg!(Py_GIL_DISABLED) || Encoder::new(out).value(object.as_ptr(), Place::Top, 0).is_none() {
+        out.truncate(start);
+        return false;
+    }
+    true
 }
 
 /// The object that `message` holds.

@@ -1,22 +1,35 @@
 //! What a queue's record holds for an object, and the object for a record: `codec`'s messages, but for the payloads that
 //! are better copied as they are. The tag of a record says which.
 //!
+//! Large buffers that the pickler leaves out (protocol 5: arrays of numpy and the like) go straight from the object into
+//! the slab and from there into a `bytearray` that is the new object's own: two copies in all, made on two CPUs at once by
+//! a stream. A view on the slab would save the second, but a forked child would then share what must be its own.
+//!
+//! ```text
+//! APART:  number of buffers, length of the pickle, length of each buffer (u64)
+//!         the pickle, each buffer; each starts at a multiple of 64
+//! ```
+//!
 //! # Safety
-//! A pickle in a lease is read through a `memoryview` of the leased memory, which is released before the lease goes. An
-//! `Unfinished` is written by the copy alone.
+//! A pickle in a lease is read through a `memoryview` of the leased memory, which is released before the lease goes.
+//! `Unfinished` bytes and new byte arrays are written by the copy alone. An exported buffer stays where it is until it is
+//! released; a thread that writes to it during `put` garbles its own message.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::ptr;
+use core::mem::MaybeUninit;
+use core::{ptr, slice};
 
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyList};
 use pyo3::{ffi, intern};
 use rsmp_core::frame::compact;
 use rsmp_core::ring::Lease;
+use rsmp_core::sys::memory;
 
-use crate::bytes::Unfinished;
+use crate::bytes::{HUGE, Unfinished};
 use crate::{block, codec, pickle};
 
 /// A message of `codec`.
@@ -25,6 +38,15 @@ const MESSAGE: u8 = 0;
 const BYTES: u8 = 1;
 /// A pickle that somebody else made.
 pub(crate) const PICKLE: u8 = 2;
+
+/// A pickle and the buffers that were left out of it.
+const APART: u8 = 3;
+
+/// Buffers from this size on are left out of the pickle.
+const LEAST: usize = 16 << 10;
+/// Where buffers start, for those that compute on them.
+const ALIGNMENT: usize = 64;
+const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
 
 /// Copies longer than this let other threads run meanwhile.
 pub(crate) const LONG: usize = 64 << 10;
@@ -40,24 +62,74 @@ pub(crate) struct Encoded<'py> {
     scratch: Vec<u8>,
     /// The payload itself, where no copy is needed.
     bytes: Option<Bound<'py, PyBytes>>,
+    /// What follows the scratch.
+    buffers: Vec<PyUntypedBuffer>,
+}
+
+/// A payload in the pieces it is copied from.
+pub(crate) enum Parts<'a> {
+    One([&'a [u8]; 1]),
+    Many(Vec<&'a [u8]>),
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn as_slice(&self) -> &[&'a [u8]] {
+        match self {
+            Self::One(part) => part,
+            Self::Many(parts) => parts,
+        }
+    }
 }
 
 impl<'py> Encoded<'py> {
     pub(crate) fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
         if let Ok(bytes) = object.cast_exact::<PyBytes>() {
-            return Ok(Self { tag: BYTES, scratch: Vec::new(), bytes: Some(bytes.clone()) });
+            return Ok(Self { tag: BYTES, scratch: Vec::new(), bytes: Some(bytes.clone()), buffers: Vec::new() });
         }
-        let mut encoded = Self { tag: MESSAGE, scratch: SCRATCH.take(), bytes: None };
-        codec::encode(object, &mut encoded.scratch)?;
+        let mut encoded = Self { tag: MESSAGE, scratch: SCRATCH.take(), bytes: None, buffers: Vec::new() };
+        if !codec::encode_builtin(object, &mut encoded.scratch) {
+            encoded.pickle(object)?;
+        }
         Ok(encoded)
+    }
+
+    fn pickle(&mut self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.scratch.push(compact::PICKLE);
+        self.buffers = pickle::dumps_apart(object, &mut self.scratch, LEAST)?;
+        if self.buffers.is_empty() {
+            return Ok(());
+        }
+        self.tag = APART;
+        let pickled = self.scratch.split_off(1);
+        self.scratch.clear();
+        let lengths = self.buffers.iter().map(PyUntypedBuffer::len_bytes);
+        for word in [self.buffers.len(), pickled.len()].into_iter().chain(lengths) {
+            self.scratch.extend_from_slice(&(word as u64).to_ne_bytes());
+        }
+        self.scratch.resize(self.scratch.len().next_multiple_of(ALIGNMENT), 0);
+        self.scratch.extend_from_slice(&pickled);
+        Ok(())
     }
 
     pub(crate) fn tag(&self) -> u8 {
         self.tag
     }
 
-    pub(crate) fn payload(&self) -> &[u8] {
-        self.bytes.as_ref().map_or(&self.scratch, |bytes| bytes.as_bytes())
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let first = self.bytes.as_ref().map_or(self.scratch.as_slice(), |bytes| bytes.as_bytes());
+        if self.buffers.is_empty() {
+            return Parts::One([first]);
+        }
+        let mut parts = vec![first];
+        let mut last = first.len();
+        for buffer in &self.buffers {
+            parts.push(&PADDING[..last.next_multiple_of(ALIGNMENT) - last]);
+            last = buffer.len_bytes();
+            // SAFETY: the buffer is C-contiguous bytes (`PickleBuffer.raw`), at least `LEAST` of them, and exported until
+            // `self` is dropped.
+            parts.push(unsafe { slice::from_raw_parts(buffer.buf_ptr().cast(), last) });
+        }
+        Parts::Many(parts)
     }
 }
 
@@ -76,6 +148,7 @@ pub(crate) fn decode<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<
         MESSAGE => codec::decode(py, payload),
         PICKLE => pickle::loads(py, payload),
         BYTES => Ok(PyBytes::new(py, payload).into_any()),
+        APART => loads_apart(py, payload),
         _ => Err(unknown(tag)),
     }
 }
@@ -89,6 +162,7 @@ pub(crate) fn decode_lease<'py>(py: Python<'py>, tag: u8, lease: &Lease) -> PyRe
             _ => codec::decode(py, payload),
         },
         PICKLE => loads_in_place(py, payload),
+        APART => loads_apart(py, payload),
         BYTES => {
             let mut bytes = Unfinished::with_capacity(py, payload.len())?;
             let space = bytes.space();
@@ -104,15 +178,69 @@ pub(crate) fn decode_lease<'py>(py: Python<'py>, tag: u8, lease: &Lease) -> PyRe
 
 /// Unpickles from shared memory.
 fn loads_in_place<'py>(py: Python<'py>, pickled: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let len = pickled.len().cast_signed();
+    with_view(py, pickled, pickle::loads_from)
+}
+
+/// Unpickles what was pickled apart from its buffers.
+fn loads_apart<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let mut words = payload.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_ne_bytes) as usize);
+    let mut word = || words.next().ok_or_else(truncated);
+    let count = word()?;
+    let pickled = word()?;
+    let lengths = (0..count).map(|_| word()).collect::<PyResult<Vec<_>>>()?;
+    let mut rest = payload;
+    let mut part = |skip: usize, len: usize| {
+        let (part, after) = rest.get(skip..).and_then(|rest| rest.split_at_checked(len)).ok_or_else(truncated)?;
+        rest = after;
+        PyResult::Ok(part)
+    };
+    let padding = |len: usize| len.next_multiple_of(ALIGNMENT) - len;
+    let mut last = 8 * (2 + count);
+    let pickled = part(last + padding(last), pickled)?;
+    last = pickled.len();
+    let buffers = PyList::empty(py);
+    for len in lengths {
+        buffers.append(byte_array(py, part(padding(last), len)?)?)?;
+        last = len;
+    }
+    with_view(py, pickled, |view| pickle::loads_with(view, &buffers))
+}
+
+fn byte_array<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: a null source asks for an array whose bytes are not set yet; the reference is new.
+    let array = unsafe {
+        let array = ffi::PyByteArray_FromStringAndSize(ptr::null(), bytes.len().cast_signed());
+        Bound::from_owned_ptr_or_err(py, array)?
+    };
+    // SAFETY: the array has this many bytes, and nobody else has seen it.
+    let space = unsafe {
+        let start = ffi::PyByteArray_AsString(array.as_ptr()).cast::<MaybeUninit<u8>>();
+        slice::from_raw_parts_mut(start, bytes.len())
+    };
+    memory::prefer_huge_pages(space, HUGE);
+    block::aside(py, || space.write_copy_of_slice(bytes));
+    Ok(array)
+}
+
+fn with_view<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    load: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let len = bytes.len().cast_signed();
     // SAFETY: the memory stays as it is until the lease goes; the view is released before that.
     let view = unsafe {
-        let view = ffi::PyMemoryView_FromMemory(pickled.as_ptr().cast_mut().cast(), len, ffi::PyBUF_READ);
+        let view = ffi::PyMemoryView_FromMemory(bytes.as_ptr().cast_mut().cast(), len, ffi::PyBUF_READ);
         Bound::from_owned_ptr_or_err(py, view)?
     };
-    let object = pickle::loads_from(&view);
+    let object = load(&view);
     view.call_method0(intern!(py, "release"))?;
     object
+}
+
+#[cold]
+fn truncated() -> PyErr {
+    PyRuntimeError::new_err("a record of the queue is shorter than it says")
 }
 
 /// The payload as the pickle that the standard library would have sent.

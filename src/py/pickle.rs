@@ -9,8 +9,11 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyType};
-use pyo3::{buffer::PyBuffer, intern};
+use pyo3::types::{PyBytes, PyDict, PyList, PyType};
+use pyo3::{
+    buffer::{PyBuffer, PyUntypedBuffer},
+    intern,
+};
 
 /// Picklers kept for reuse: as many as messages are being pickled at one time, re-entrant ones included.
 const KEPT: usize = 8;
@@ -18,7 +21,12 @@ const KEPT: usize = 8;
 /// Output of this size is written straight into the pickler's own buffer; more than this is not kept between messages.
 const KEPT_BYTES: usize = 1 << 20;
 
+/// The protocol that can leave buffers out of the pickle.
+const APART: u8 = 5;
+
 static IDLE: Mutex<Vec<Machine>> = Mutex::new(Vec::new());
+/// The same with protocol 5 and a `buffer_callback`.
+static IDLE_APART: Mutex<Vec<Machine>> = Mutex::new(Vec::new());
 static STANDARD: PyOnceLock<Standard> = PyOnceLock::new();
 
 /// What `ForkingPickler` was when rsmp was loaded.
@@ -43,18 +51,37 @@ struct Machine {
 
 /// The file a pickler writes to.
 #[pyclass(module = "rsmp._rsmp")]
+#[derive(Default)]
 struct Sink {
     bytes: Vec<u8>,
+    /// Buffers left out of the pickle, and the shortest to be.
+    buffers: Vec<PyUntypedBuffer>,
+    least: usize,
+    /// A buffer was read-only, which protocol 5 keeps and the default protocol does not.
+    read_only: bool,
 }
 
 #[pymethods]
 impl Sink {
+    /// The `buffer_callback`: whether the pickler should write the buffer itself.
+    fn keep(&mut self, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let raw = PyUntypedBuffer::get(&buffer.call_method0(intern!(buffer.py(), "raw"))?)?;
+        self.read_only |= raw.readonly();
+        if raw.readonly() || raw.len_bytes() < self.least {
+            return Ok(true);
+        }
+        self.buffers.push(raw);
+        Ok(false)
+    }
+
     fn write(&mut self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(bytes) = data.cast_exact::<PyBytes>() {
             self.bytes.extend_from_slice(bytes.as_bytes());
             return Ok(());
         }
-        let buffer = PyBuffer::<u8>::get(data)?;
+        // A long buffer inside the pickle, as it is; `PickleBuffer.raw` takes any that lies in one piece.
+        let raw = data.py().import("pickle")?.getattr("PickleBuffer")?.call1((data,))?.call_method0("raw")?;
+        let buffer = PyBuffer::<u8>::get(&raw)?;
         let start = self.bytes.len();
         self.bytes.resize(start + buffer.len_bytes(), 0);
         buffer.copy_to_slice(data.py(), &mut self.bytes[start..])
@@ -92,27 +119,66 @@ pub(crate) fn dumps(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
         out.resize(start + buffer.len_bytes(), 0);
         return buffer.copy_to_slice(py, &mut out[start..]);
     }
-    // `try_lock`: a fork may have copied the lock while another thread held it.
-    let idle = IDLE.try_lock().and_then(|mut idle| idle.pop());
-    let machine = match idle {
-        Some(machine) => machine,
-        None => standard.machine(py)?,
-    };
-    std::mem::swap(&mut machine.sink.borrow_mut(py).bytes, out);
-    let dumped = machine.dump.bind(py).call1((object,));
-    std::mem::swap(&mut machine.sink.borrow_mut(py).bytes, out);
-    if let Err(error) = dumped {
-        // The pickler is thrown away too: its frame may be half written.
-        out.truncate(start);
-        return Err(error);
+    let machine = standard.take(py, &IDLE, Standard::machine)?;
+    machine.run(object, out)?;
+    give_back(&IDLE, machine);
+    Ok(())
+}
+
+/// As `dumps`, but writable buffers of at least `least` bytes that the object's reducers offer are not in the pickle; they
+/// are returned, in order.
+pub(crate) fn dumps_apart(
+    object: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    least: usize,
+) -> PyResult<Vec<PyUntypedBuffer>> {
+    let py = object.py();
+    let standard = standard(py)?;
+    if standard.replaced(py)?.is_some() {
+        dumps(object, out)?;
+        return Ok(Vec::new());
     }
-    machine.clear_memo.bind(py).call0()?;
-    if let Some(mut idle) = IDLE.try_lock()
+    let start = out.len();
+    let machine = standard.take(py, &IDLE_APART, Standard::machine_apart)?;
+    machine.sink.borrow_mut(py).least = least;
+    machine.run(object, out)?;
+    let (buffers, read_only) = {
+        let mut sink = machine.sink.borrow_mut(py);
+        (core::mem::take(&mut sink.buffers), core::mem::take(&mut sink.read_only))
+    };
+    give_back(&IDLE_APART, machine);
+    if read_only && standard.protocol.bind(py).lt(APART)? {
+        // A read-only array is writable after a trip by the default protocol, and so it is here.
+        out.truncate(start);
+        dumps(object, out)?;
+        return Ok(Vec::new());
+    }
+    Ok(buffers)
+}
+
+fn give_back(idle: &Mutex<Vec<Machine>>, machine: Machine) {
+    if let Some(mut idle) = idle.try_lock()
         && idle.len() < KEPT
     {
         idle.push(machine);
     }
-    Ok(())
+}
+
+impl Machine {
+    /// Appends the pickle to `out`; when it raises, `out` is as before.
+    fn run(&self, object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+        let py = object.py();
+        let start = out.len();
+        core::mem::swap(&mut self.sink.borrow_mut(py).bytes, out);
+        let dumped = self.dump.bind(py).call1((object,));
+        core::mem::swap(&mut self.sink.borrow_mut(py).bytes, out);
+        if let Err(error) = dumped {
+            // The caller throws the pickler away, too: its frame may be half written.
+            out.truncate(start);
+            return Err(error);
+        }
+        self.clear_memo.bind(py).call0().map(drop)
+    }
 }
 
 /// The pickle protocol in use; `None` when a program's own class writes and reads the pickles.
@@ -137,6 +203,14 @@ pub(crate) fn loads_from<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
         Some(class) => class.call_method1(intern!(py, "loads"), (data,)),
         None => standard.loads.bind(py).call1((data,)),
     }
+}
+
+/// The object that `data` is the pickle of, with the buffers that were left out of it, in order.
+pub(crate) fn loads_with<'py>(data: &Bound<'py, PyAny>, buffers: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyAny>> {
+    let py = data.py();
+    let arguments = PyDict::new(py);
+    arguments.set_item(intern!(py, "buffers"), buffers)?;
+    standard(py)?.loads.bind(py).call((data,), Some(&arguments))
 }
 
 /// Forgets the scratch space of a message that was unusually large.
@@ -185,9 +259,33 @@ impl Standard {
         Ok(Some(class))
     }
 
+    fn take(
+        &self,
+        py: Python<'_>,
+        idle: &Mutex<Vec<Machine>>,
+        make: fn(&Self, Python<'_>) -> PyResult<Machine>,
+    ) -> PyResult<Machine> {
+        // `try_lock`: a fork may have copied the lock while another thread held it.
+        let machine = idle.try_lock().and_then(|mut idle| idle.pop());
+        machine.map_or_else(|| make(self, py), Ok)
+    }
+
     fn machine(&self, py: Python<'_>) -> PyResult<Machine> {
-        let sink = Bound::new(py, Sink { bytes: Vec::new() })?;
+        let sink = Bound::new(py, Sink::default())?;
         let pickler = self.pickler.bind(py).call1((&sink, &self.protocol))?;
+        self.finish(pickler, sink)
+    }
+
+    fn machine_apart(&self, py: Python<'_>) -> PyResult<Machine> {
+        let sink = Bound::new(py, Sink::default())?;
+        let arguments = PyDict::new(py);
+        arguments.set_item(intern!(py, "buffer_callback"), sink.getattr(intern!(py, "keep"))?)?;
+        let pickler = self.pickler.bind(py).call((&sink, APART), Some(&arguments))?;
+        self.finish(pickler, sink)
+    }
+
+    fn finish(&self, pickler: Bound<'_, PyAny>, sink: Bound<'_, Sink>) -> PyResult<Machine> {
+        let py = pickler.py();
         pickler.setattr(intern!(py, "dispatch_table"), &self.reducers)?;
         Ok(Machine {
             dump: pickler.getattr(intern!(py, "dump"))?.unbind(),

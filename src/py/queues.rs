@@ -502,7 +502,7 @@ impl Writer {
         self.channel.check_writer()?;
         with_bytes(buf, |bytes| {
             let bytes = part(bytes, offset, size)?;
-            self.channel.put_payload(buf.py(), message::PICKLE, bytes, Deadline::NEVER).map(drop)
+            self.channel.put_parts(buf.py(), message::PICKLE, &[bytes], Deadline::NEVER).map(drop)
         })
     }
 

@@ -507,3 +507,68 @@ def test_a_standard_process_takes_our_queue(mp, method, kind):
         assert results.get() == item
     q.put(None)
     finish(process)
+
+
+class TestArrays:
+    """Buffers that reducers offer to protocol 5 are copied apart from the pickle; the objects are what pickle makes."""
+
+    @property
+    def numpy(self):
+        return pytest.importorskip("numpy")
+
+    def trip(self, q, value):
+        q.put(value)
+        return q.get(timeout=10)
+
+    @pytest.mark.parametrize("layout", ["C", "F"])
+    @pytest.mark.parametrize("rows", [3, 3000])
+    def test_arrays_are_equal_and_writable(self, mp, layout, rows):
+        array = self.numpy.asarray(self.numpy.arange(rows * 50.0).reshape(rows, 50), order=layout)
+        received = self.trip(mp.Queue(), array)
+        assert (received == array).all() and received.dtype == array.dtype
+        assert received.flags.writeable and received.flags.f_contiguous == array.flags.f_contiguous
+        received[0, 0] = -1
+        assert array[0, 0] == 0
+
+    def test_views_objects_and_empty_arrays_get_through(self, mp):
+        q = mp.Queue()
+        array = self.numpy.arange(100_000.0)
+        assert (self.trip(q, array[::3]) == array[::3]).all()
+        objects = self.numpy.array([1, "two", None] * 10_000, dtype=object)
+        assert (self.trip(q, objects) == objects).all()
+        assert self.trip(q, self.numpy.zeros((0, 5))).shape == (0, 5)
+
+    def test_a_read_only_array_arrives_as_by_default(self, mp):
+        array = self.numpy.arange(100_000.0)
+        array.flags.writeable = False
+        received = self.trip(mp.Queue(), array)
+        assert (received == array).all()
+        assert received.flags.writeable == pickle.loads(pickle.dumps(array)).flags.writeable
+
+    def test_identity_is_kept(self, mp):
+        array = self.numpy.arange(100_000.0)
+        first, (second, other), named = self.trip(mp.Queue(), [array, (array, array.copy()), {"name": array}])
+        assert first is second is named["name"] and first is not other and (first == other).all()
+
+    def test_a_fork_and_a_reuse_leave_received_arrays_alone(self):
+        ctx = mp.get_context("fork")
+        q, results = ctx.Queue(), ctx.Queue()
+        array = self.trip(q, self.numpy.full(200_000, 7.0))
+        process = ctx.Process(target=sum_array, args=(array, results))
+        for value in range(5):
+            self.trip(q, self.numpy.full(200_000, float(value)))
+        process.start()
+        array[:] = 1
+        assert results.get(timeout=10) == 7.0 * 200_000
+        finish(process)
+
+    def test_a_foreign_reader_gets_a_plain_pickle(self, mp):
+        q = mp.Queue()
+        array = self.numpy.arange(100_000.0)
+        q.put([array])
+        assert (pickle.loads(q._reader.recv_bytes())[0] == array).all()
+
+
+def sum_array(array, results):
+    time.sleep(0.3)
+    results.put(float(array.sum()))
