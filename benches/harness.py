@@ -62,7 +62,7 @@ class Library:
     """A library under measurement. Subclasses stand in ``libraries/``, one per file, as ``class Adapter``.
 
     What it offers decides which cases it runs: "queue", "simple queue", "pipe", "pool", "start", "locks", "values",
-    "manager", "shared memory", "import". `module` is the package itself; `host` is the package whose processes and pipes
+    "manager", "shared memory", "import". `module` is the package itself; `host` the package whose processes and pipes
     serve it, its own if it looks like ``multiprocessing``.
     """
 
