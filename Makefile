@@ -12,6 +12,7 @@ help: ## list the targets
 $(BIN)/.ready: Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TOOLS)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check basedpyright # one more reader of the stubs
 	@touch $@
 
 develop: $(BIN)/.ready ## build the extension into .venv (optimised)

@@ -1,0 +1,1 @@
+from multiprocessing.popen_fork import *

@@ -1,0 +1,4 @@
+from multiprocessing.util import *
+from multiprocessing.util import abstract_sockets_supported as abstract_sockets_supported
+from multiprocessing.util import is_abstract_socket_namespace as is_abstract_socket_namespace
+from multiprocessing.util import spawnv_passfds as spawnv_passfds
