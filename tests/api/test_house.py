@@ -160,11 +160,20 @@ def test_modules_import_in_the_standard_direction(name):
     assert public <= DIRECTION[name]
 
 
-def test_architecture_names_guards_that_exist():
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    guards = re.findall(r"`(tests/[\w/.-]+\.(?:py|rs))(?:::(\w+))?`", text)
-    assert guards
-    for file, name in guards:
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "docs/compat.md", "docs/design/0001-one-state.md"])
+def test_pages_name_tests_that_exist(page):
+    named = re.findall(r"`(tests/[\w/.-]+\.(?:py|rs|txt))(?:::(\w+))?`", (ROOT / page).read_text())
+    assert named
+    for file, name in named:
         path = ROOT / file
         assert path.is_file(), file
-        assert not name or re.search(rf"(def|fn) {name}\b", path.read_text()), f"{file}::{name}"
+        assert not name or re.search(rf"(def|fn|class) {name}\b", path.read_text()), f"{file}::{name}"
+
+
+def test_expected_failures_are_explained():
+    explained = (ROOT / "docs" / "compat.md").read_text()
+    for path in (ROOT / "tests" / "cpython" / "expected_failures").glob("*.txt"):
+        for line in path.read_text().splitlines():
+            name, _, reason = line.partition(" ")
+            assert reason.strip(), f"{path.name}: {line}: no reason"
+            assert name.rpartition(".")[2] in explained, f"{name} has no entry in docs/compat.md"
