@@ -48,9 +48,12 @@ impl Channel {
     /// Opens the queue behind two descriptors received from another process; they are the queue's from now on.
     pub(crate) fn open(file: RawFd, event: RawFd) -> PyResult<Self> {
         let identity = foreign::borrow(file).and_then(memory::identity).map_err(Failure::from)?;
-        let mut open = OPEN.lock();
-        open.retain(|(_, ring)| ring.strong_count() > 0);
-        let known = open.iter().find(|(known, _)| *known == identity).and_then(|(_, ring)| ring.upgrade());
+        // Not for ever: a fork may have copied the lock while another thread held it.
+        let mut open = OPEN.try_lock_for(Duration::from_secs(1));
+        let known = open.as_mut().and_then(|open| {
+            open.retain(|(_, ring)| ring.strong_count() > 0);
+            open.iter().find(|(known, _)| *known == identity).and_then(|(_, ring)| ring.upgrade())
+        });
         if let Some(ring) = known {
             if ring.file().as_raw_fd() != file {
                 foreign::close(file).map_err(Failure::from)?;
@@ -60,7 +63,9 @@ impl Channel {
         }
         let ring =
             foreign::adopt(file).and_then(|file| Ring::attach(file, foreign::adopt(event)?)).map_err(Failure::from)?;
-        open.push((identity, Arc::downgrade(&ring)));
+        if let Some(open) = open.as_mut() {
+            open.push((identity, Arc::downgrade(&ring)));
+        }
         Ok(Self::over(ring))
     }
 

@@ -313,12 +313,8 @@ impl Ring {
         slabs.free(index, true)?;
         // Those who would rather use it again than grow the queue.
         self.header().room.wake(1);
-        let queued = {
-            let taken = self.header().get.mark.read().bytes;
-            self.header().put.mark.read().bytes.saturating_sub(taken)
-        };
         let (asked, size) = slabs.demand(index)?;
         let large = if asked >= REUSED { (2 * size).min(KEPT_LARGE) } else { 0 };
-        slabs.trim(queued.max(KEPT).max(large))
+        slabs.trim(self.queued_bytes().max(KEPT).max(large))
     }
 }

@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use crate::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicUsize, Ordering};
 use crate::clock::Deadline;
 use crate::ring::Ring;
 use crate::ring::layout::SEGMENT;
@@ -21,13 +21,13 @@ const SHORT: Duration = Duration::from_micros(60);
 #[derive(Debug)]
 pub(super) struct Pace {
     /// The head when this process last grew the queue.
-    head: AtomicU64,
+    head: AtomicUsize,
     spin: Spin,
 }
 
 impl Pace {
     pub(super) const fn new() -> Self {
-        Self { head: AtomicU64::new(0), spin: Spin::new() }
+        Self { head: AtomicUsize::new(0), spin: Spin::new() }
     }
 }
 
@@ -61,6 +61,6 @@ impl Ring {
 
     /// Whether something was taken since this was last asked.
     fn is_being_drained(&self, head: u64) -> bool {
-        self.pace.head.swap(head, Ordering::Relaxed) != head
+        self.pace.head.swap(head as usize, Ordering::Relaxed) != head as usize
     }
 }

@@ -79,8 +79,8 @@ impl Ring {
         if len <= INLINE {
             return Ok(Parcel { tag, body: Body::Inline { parts, len } });
         }
-        self.tidy()?;
         if !self.slabs().has_warm(len as u64) {
+            self.tidy()?;
             self.await_slab(len as u64);
         }
         let slab = self.slabs().allocate(len as u64, Self::owner())?;

@@ -12,6 +12,9 @@ use crate::sys::robust::Guard;
 /// How long even a call that must not block waits for a lock: its holder is busy for microseconds, or stopped.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// Fresh memory of this much, and more than is queued, may replace what dead processes held.
+const SUSPICIOUS: u64 = 16 << 20;
+
 impl Ring {
     /// Locks the put side if nobody holds it.
     #[inline]
@@ -86,10 +89,19 @@ impl Ring {
         })
     }
 
-    /// Sweeps if a process is known to have died in the middle of something.
+    /// Sweeps if a process is known to have died in the middle of something, or if the slabs grew for reasons that may
+    /// be deaths outside of the locks.
     #[inline]
     pub(super) fn tidy(&self) -> Result<()> {
-        if self.header().slabs.untidy.load(Ordering::Relaxed) != 0 { self.sweep() } else { Ok(()) }
+        let slabs = self.slabs();
+        let suspicious = slabs.fresh() > SUSPICIOUS && slabs.fresh() > self.queued_bytes();
+        if suspicious || self.header().slabs.untidy.load(Ordering::Relaxed) != 0 { self.sweep() } else { Ok(()) }
+    }
+
+    /// Bytes of payload in the queue.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        let taken = self.header().get.mark.read().bytes;
+        self.header().put.mark.read().bytes.saturating_sub(taken)
     }
 }
 

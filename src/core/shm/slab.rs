@@ -30,12 +30,14 @@ use crate::sys::robust::{Guard, RobustMutex};
 
 /// The smallest class; each doubling has four classes.
 const SMALLEST: u64 = 16 << 10;
-const CLASSES: usize = 128;
+const CLASSES: usize = 96;
 /// Descriptors in the first chunk; each further chunk holds twice as many.
-pub const FIRST_CHUNK: usize = 16;
+pub const FIRST_CHUNK: usize = 8;
 const CHUNKS: usize = 24;
-/// The largest slab: 32 TiB.
-pub const LARGEST: u64 = growing::LIMIT / 4;
+/// The largest slab: 128 GiB.
+pub const LARGEST: u64 = SMALLEST << 23;
+
+const _: () = assert!(LARGEST <= growing::LIMIT / 4);
 
 pub const FREE: u32 = 0;
 pub const BUILDING: u32 = 1;
@@ -77,6 +79,8 @@ pub struct Header {
     made: AtomicU64,
     /// Bytes of memory that free slabs hold.
     idle: AtomicU64,
+    /// Bytes of fresh memory put behind slabs since the last sweep.
+    fresh: AtomicU64,
     /// A process died in the middle of something: a sweep may find slabs that nobody refers to.
     pub untidy: AtomicU32,
     spare: AtomicU32,
@@ -178,6 +182,7 @@ impl<'a> Slabs<'a> {
                 return Err(error);
             }
             descriptor.backed.store(wanted, Ordering::Release);
+            self.header.fresh.fetch_add(wanted - backed, Ordering::Relaxed);
         }
         Ok(Slab { index, offset })
     }
@@ -243,6 +248,12 @@ impl<'a> Slabs<'a> {
         self.header.idle.load(Ordering::Relaxed)
     }
 
+    /// Bytes of fresh memory put behind slabs since the last sweep.
+    #[must_use]
+    pub fn fresh(&self) -> u64 {
+        self.header.fresh.load(Ordering::Relaxed)
+    }
+
     /// Whether a slab for `len` bytes can be had without touching fresh memory, as far as one can see without the lock.
     #[must_use]
     pub fn has_warm(&self, len: u64) -> bool {
@@ -260,6 +271,7 @@ impl<'a> Slabs<'a> {
     /// looks at.
     pub fn sweep(&self, mut live: impl FnMut(u32, &Descriptor) -> bool) -> Result<()> {
         let _guard = self.lock()?;
+        self.header.fresh.store(0, Ordering::Relaxed);
         for index in 0..self.made() {
             let descriptor = self.descriptor(index)?;
             if descriptor.state.load(Ordering::Acquire) != FREE && !live(index, descriptor) {
