@@ -100,4 +100,9 @@ mod _rsmp {
     use super::synchronize::Semaphore;
     #[pymodule_export]
     use super::wait::wait;
+
+    #[pymodule_init]
+    fn complete(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        super::synchronize::complete(pyo3::Bound::py(module))
+    }
 }

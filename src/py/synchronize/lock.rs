@@ -9,6 +9,7 @@ use rsmp_core::sync::lock;
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
 
+use super::fast::Held;
 use super::{Block, KIND_SEMAPHORE, Place, TOO_MANY, deadline};
 use crate::error::Failure;
 use crate::{arena as pickles, block};
@@ -47,6 +48,18 @@ impl Lock {
     #[inline]
     pub(crate) fn let_go(&self) -> PyResult<()> {
         if self.lock()?.release() { Ok(()) } else { Err(PyValueError::new_err(TOO_MANY)) }
+    }
+}
+
+impl Held for Lock {
+    #[inline]
+    fn take(&self) -> bool {
+        self.lock().is_ok_and(|lock| lock.try_acquire(Identity::current()))
+    }
+
+    #[inline]
+    fn give(&self) -> bool {
+        self.lock().is_ok_and(lock::Lock::release)
     }
 }
 
@@ -91,28 +104,14 @@ impl Lock {
         Ok(self.place.get()?.address().addr().get())
     }
 
-    /// Take the lock; wait for it when `block`, for `timeout` seconds at most. Return whether it was taken.
-    #[pyo3(signature = (block=Block::Default, timeout=None), text_signature = "($self, /, block=True, timeout=None)")]
-    fn acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    /// `acquire` with all that can happen to it: see `fast`.
+    #[pyo3(signature = (block=Block::Default, timeout=None))]
+    fn _acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         self.acquire_by(py, deadline(block, timeout)?)
     }
 
-    /// Let go of the lock, whoever holds it. `ValueError` when nobody does.
-    fn release(&self) -> PyResult<()> {
-        self.let_go()
-    }
-
-    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        self.acquire_by(py, Some(Deadline::NEVER))
-    }
-
-    #[pyo3(signature = (_type=None, _value=None, _traceback=None, /), text_signature = "($self, /, *args)")]
-    fn __exit__(
-        &self,
-        _type: Option<&Bound<'_, PyAny>>,
-        _value: Option<&Bound<'_, PyAny>>,
-        _traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
+    /// `release` that tells what is wrong.
+    fn _release(&self) -> PyResult<()> {
         self.let_go()
     }
 

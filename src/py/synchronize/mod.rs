@@ -13,6 +13,7 @@ use rsmp_core::shm::arena::Cell;
 mod barrier;
 mod condition;
 mod event;
+mod fast;
 mod lock;
 mod rlock;
 mod semaphore;
@@ -23,6 +24,13 @@ pub(crate) use event::Event;
 pub(crate) use lock::Lock;
 pub(crate) use rlock::RLock;
 pub(crate) use semaphore::Semaphore;
+
+/// Completes the classes of the module.
+pub(crate) fn complete(py: Python<'_>) -> PyResult<()> {
+    fast::add_methods::<Lock>(&py.get_type::<Lock>())?;
+    fast::add_methods::<RLock>(&py.get_type::<RLock>())?;
+    fast::add_methods::<Semaphore>(&py.get_type::<Semaphore>())
+}
 
 const TOO_MANY: &str = "semaphore or lock released too many times";
 

@@ -13,6 +13,7 @@ use rsmp_core::sync::semaphore::{self, MAXIMUM};
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
 
+use super::fast::Held;
 use super::{Block, KIND_SEMAPHORE, Place, TOO_MANY, deadline};
 use crate::error::Failure;
 use crate::{arena as pickles, block};
@@ -86,13 +87,32 @@ impl Semaphore {
         Ok(acquired)
     }
 
+    fn give_back(&self) -> PyResult<()> {
+        self.place.get()?;
+        if self.give() { Ok(()) } else { Err(PyValueError::new_err(TOO_MANY)) }
+    }
+}
+
+impl Held for Semaphore {
     #[inline]
-    fn give(&self) -> PyResult<()> {
-        if !self.semaphore()?.release(self.maximum()?) {
-            return Err(PyValueError::new_err(TOO_MANY));
+    fn take(&self) -> bool {
+        let taken = self.semaphore().is_ok_and(semaphore::Semaphore::try_acquire);
+        if taken {
+            self.note(1);
         }
-        self.note(-1);
-        Ok(())
+        taken
+    }
+
+    #[inline]
+    fn give(&self) -> bool {
+        let given = self.place.get().is_ok_and(|cell| {
+            let maximum = cell.word32(MAXIMUM_AT).load(Ordering::Relaxed);
+            semaphore::Semaphore::new(cell.word32(VALUE_AT)).release(maximum)
+        });
+        if given {
+            self.note(-1);
+        }
+        given
     }
 }
 
@@ -145,29 +165,15 @@ impl Semaphore {
         self.maximum()
     }
 
-    /// Take one unit; wait for it when `block`, for `timeout` seconds at most. Return whether it was taken.
-    #[pyo3(signature = (block=Block::Default, timeout=None), text_signature = "($self, /, block=True, timeout=None)")]
-    fn acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    /// `acquire` with all that can happen to it: see `fast`.
+    #[pyo3(signature = (block=Block::Default, timeout=None))]
+    fn _acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         self.acquire_by(py, deadline(block, timeout)?)
     }
 
-    /// Give one unit back. `ValueError` when the value is at its maximum.
-    fn release(&self) -> PyResult<()> {
-        self.give()
-    }
-
-    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        self.acquire_by(py, Some(Deadline::NEVER))
-    }
-
-    #[pyo3(signature = (_type=None, _value=None, _traceback=None, /), text_signature = "($self, /, *args)")]
-    fn __exit__(
-        &self,
-        _type: Option<&Bound<'_, PyAny>>,
-        _value: Option<&Bound<'_, PyAny>>,
-        _traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        self.give()
+    /// `release` that tells what is wrong.
+    fn _release(&self) -> PyResult<()> {
+        self.give_back()
     }
 
     /// Return the current value.
