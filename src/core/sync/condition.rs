@@ -13,8 +13,11 @@
 //! | waiter, `NOTIFIED`| the waiter, to 0 (Acquire)                        | the same. Died in `notify` before the wake:  |
 //! |                   |                                                   | the sleeper looks at the end of its slice    |
 //!
+//! `turn` carries a flag, `ASLEEP`, from the first time that the waiter sleeps.
+//!
 //! The kernel says whether the wake reached a sleeper, so notifying waits for nobody: only a waiter that was not asleep
-//! at that moment is looked up, and is passed over if its process is dead.
+//! at that moment is looked up, and is passed over if its process is dead. One that has not slept yet is looked up in
+//! less detail: it is about to look by itself.
 //!
 //! Waiting and notifying are done with the condition's lock held. Each step is one exchange all the same, so a lock that
 //! was released by a stranger does no more harm here than a missed or spare wake.
@@ -29,6 +32,8 @@ use crate::sys::process::Identity;
 
 const WAITING: u64 = 1 << 31;
 const NOTIFIED: u64 = 1 << 30;
+/// In `turn`.
+const ASLEEP: u64 = 1 << 63;
 
 /// Bytes of a condition's cell: the next turn, whether places in the arena are in use, and the places.
 pub const SIZE: usize = 256;
@@ -129,7 +134,8 @@ impl<'a> Condition<'a> {
         if spin.until(until, || self.is_notified(place).then_some(())).is_some() {
             return true;
         }
-        let (who, _) = self.place(place.index);
+        let (who, turn) = self.place(place.index);
+        turn.fetch_or(ASLEEP, Ordering::Relaxed);
         loop {
             if self.is_notified(place) {
                 return true;
@@ -156,7 +162,7 @@ impl<'a> Condition<'a> {
     fn waiting(self) -> Vec<(u64, usize)> {
         let waiting = |index: usize| {
             let (who, turn) = self.place(index);
-            (who.load(Ordering::Acquire) & WAITING != 0).then(|| (turn.load(Ordering::Relaxed), index))
+            (who.load(Ordering::Acquire) & WAITING != 0).then(|| (turn.load(Ordering::Relaxed) & !ASLEEP, index))
         };
         let mut found: Vec<(u64, usize)> = (0..PLACES).filter_map(waiting).collect();
         if self.cell.word64(SPILLED_AT).load(Ordering::Relaxed) != 0 {
@@ -189,14 +195,15 @@ impl<'a> Condition<'a> {
             if woken == count {
                 break;
             }
-            let (who, _) = self.place(index);
+            let (who, turn) = self.place(index);
             let word = who.load(Ordering::Relaxed);
             let (Some(it), true) = (Identity::from_word(word), word & WAITING != 0) else { continue };
             let notified = it.to_word() | NOTIFIED;
             if who.compare_exchange(word, notified, Ordering::Release, Ordering::Relaxed).is_err() {
                 continue;
             }
-            if futex::wake_low(who, 1) == 0 && !it.is_alive() {
+            let lives = || if turn.load(Ordering::Relaxed) & ASLEEP == 0 { it.is_known() } else { it.is_alive() };
+            if futex::wake_low(who, 1) == 0 && !lives() {
                 let _ = who.compare_exchange(notified, 0, Ordering::Relaxed, Ordering::Relaxed);
                 continue;
             }

@@ -3,18 +3,16 @@
 use std::thread;
 
 use crate::atomic::{AtomicU64, Ordering};
-use crate::clock;
 
 /// The affinity mask and the control group's quota may change while the program runs.
 const FRESH_FOR: u64 = 1_000_000_000;
 
-/// CPUs allowed by the affinity mask and the control groups' quotas, looked up once a second at most.
+/// CPUs allowed by the affinity mask and the control groups' quotas, looked up once a second at most; `now` is the time.
 #[must_use]
-pub fn available() -> u32 {
+pub fn available(now: u64) -> u32 {
     /// The count in the low 16 bits, above them the time of the look.
     static KNOWN: AtomicU64 = AtomicU64::new(0);
     let known = KNOWN.load(Ordering::Relaxed);
-    let now = clock::now();
     if known != 0 && now.saturating_sub(known >> 16 << 16) < FRESH_FOR {
         return (known & 0xffff) as u32;
     }
@@ -22,4 +20,9 @@ pub fn available() -> u32 {
     let count = thread::available_parallelism().map_or(1, |count| count.get().min(0xffff)) as u32;
     KNOWN.store((now >> 16 << 16) | u64::from(count), Ordering::Relaxed);
     count
+}
+
+/// Lets others run on this CPU, if any want to.
+pub fn give_way() {
+    thread::yield_now();
 }
