@@ -7,6 +7,7 @@ the default context here reads and writes the standard default context's choice.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from types import GenericAlias, MethodType
 
@@ -26,6 +27,17 @@ def __getattr__(name: str) -> Any:
 
         return reduction
     return getattr(_standard, name)
+
+
+_modules: dict[str, Any] = {}
+
+
+def _load(name: str) -> Any:
+    """Return the submodule ``name``, imported when first asked for: an import statement costs more than a lock."""
+    module = _modules.get(name)
+    if module is None:
+        module = _modules[name] = importlib.import_module("rsmp." + name)
+    return module
 
 
 class _Alias(GenericAlias):
@@ -100,45 +112,31 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
 
     def Lock(self) -> Any:
         """Return a lock that any process or thread may release."""
-        from rsmp.synchronize import Lock
-
-        return Lock(ctx=self.get_context())
+        return _load("synchronize").Lock(ctx=self.get_context())
 
     def RLock(self) -> Any:
         """Return a lock that its holder may acquire again."""
-        from rsmp.synchronize import RLock
-
-        return RLock(ctx=self.get_context())
+        return _load("synchronize").RLock(ctx=self.get_context())
 
     def Condition(self, lock: Any = None) -> Any:
         """Return a condition variable on ``lock``, a new RLock by default."""
-        from rsmp.synchronize import Condition
-
-        return Condition(lock, ctx=self.get_context())
+        return _load("synchronize").Condition(lock, ctx=self.get_context())
 
     def Semaphore(self, value: int = 1) -> Any:
         """Return a semaphore that starts at ``value``."""
-        from rsmp.synchronize import Semaphore
-
-        return Semaphore(value, ctx=self.get_context())
+        return _load("synchronize").Semaphore(value, ctx=self.get_context())
 
     def BoundedSemaphore(self, value: int = 1) -> Any:
         """Return a semaphore that never rises above ``value``."""
-        from rsmp.synchronize import BoundedSemaphore
-
-        return BoundedSemaphore(value, ctx=self.get_context())
+        return _load("synchronize").BoundedSemaphore(value, ctx=self.get_context())
 
     def Event(self) -> Any:
         """Return an event, not set."""
-        from rsmp.synchronize import Event
-
-        return Event(ctx=self.get_context())
+        return _load("synchronize").Event(ctx=self.get_context())
 
     def Barrier(self, parties: int, action: Any = None, timeout: float | None = None) -> Any:
         """Return a barrier for ``parties`` processes or threads; ``timeout`` in seconds."""
-        from rsmp.synchronize import Barrier
-
-        return Barrier(parties, action, timeout, ctx=self.get_context())
+        return _load("synchronize").Barrier(parties, action, timeout, ctx=self.get_context())
 
     @_Subscriptable
     def Queue(self, maxsize: int = 0) -> Any:
@@ -247,7 +245,8 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
     def get_context(self, method: str | None = None) -> Any:
         """Return the context for ``method``, the one in use by default."""
         if method is None:
-            return _standard.DefaultContext.get_context(self)
+            actual = _standard._default_context._actual_context
+            return _standard.DefaultContext.get_context(self) if actual is None else _ours(actual)
         return BaseContext.get_context(self, method)
 
 

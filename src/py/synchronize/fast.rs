@@ -1,7 +1,7 @@
 //! `acquire`, `release` and `with` by the interpreter's cheapest calling convention, for what needs no waiting.
 //!
-//! These are called more than all else, and take what is free in less time than a call through PyO3's own entry takes.
-//! Whatever is out of the ordinary (waiting, arguments, errors) is left to the methods `_acquire` and `_release`.
+//! These are called more than all else, and take what is free in less time than a call by the usual entry takes.
+//! Whatever is out of the ordinary (waiting, arguments, errors) is left to the usual methods, as `_acquire` and `_release`.
 //!
 //! # Safety
 //! The functions are reached only through method descriptors of the class `T`, which check that `self` is one of its
@@ -114,7 +114,7 @@ unsafe extern "C" fn exit<T: Held>(
     unsafe { release::<T>(this, ptr::null_mut()) }
 }
 
-/// Gives the class its methods. `what` completes "acquire the ...".
+/// Gives the class its methods, in the place of those it was made with.
 pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
     let methods: [(&CStr, ffi::PyMethodDefPointer, c_int, &CStr); 4] = [
         (
@@ -143,6 +143,9 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
             c"__exit__($self, /, *args)\n--\n\nGive it back.",
         ),
     ];
+    for name in ["acquire", "release"] {
+        class.setattr(format!("_{name}"), class.getattr(name)?)?;
+    }
     for (name, function, flags, doc) in methods {
         // The interpreter keeps the definition as long as the class.
         let definition = Box::leak(Box::new(ffi::PyMethodDef {

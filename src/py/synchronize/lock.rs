@@ -104,14 +104,14 @@ impl Lock {
         Ok(self.place.get()?.address().addr().get())
     }
 
-    /// `acquire` with all that can happen to it: see `fast`.
+    /// What `fast` leaves.
     #[pyo3(signature = (block=Block::Default, timeout=None))]
-    fn _acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    fn acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         self.acquire_by(py, deadline(block, timeout)?)
     }
 
-    /// `release` that tells what is wrong.
-    fn _release(&self) -> PyResult<()> {
+    /// What `fast` leaves: it tells what is wrong.
+    fn release(&self) -> PyResult<()> {
         self.let_go()
     }
 
