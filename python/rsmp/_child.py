@@ -9,6 +9,7 @@ finalizers of ``multiprocessing.util``; output is flushed after the last of them
 from __future__ import annotations
 
 import atexit
+import io
 import itertools
 import os
 import sys
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, BinaryIO, NoReturn
 
-__all__ = ["bootstrap", "load", "run_forked", "spawn_main"]
+__all__ = ["bootstrap", "close_stdin", "load", "prepare_fork", "run_forked", "spawn_main"]
 
 _process: Any = _stdlib.load("process")
 _context: Any = _stdlib.load("context")
@@ -38,20 +39,34 @@ def spawn_main(pipe_handle: int, parent_pid: int | None = None, tracker_fd: int 
     sys.exit(bootstrap(process, data["rsmp_parent_sentinel"]))
 
 
-def run_forked(start: Callable[[], int]) -> NoReturn:
-    """Run a forked child: ``start()`` gives its exit code. Never returns into the frames of the parent."""
+def run_forked(start: Callable[..., int], *arguments: Any) -> NoReturn:
+    """Run a forked child: ``start(*arguments)`` gives its exit code. Never returns into the frames of the parent."""
     code = 1
     try:
         # What the parent registered is the parent's to run.
         atexit._clear()
         atexit.register(_stdlib.load("util")._exit_function)
-        code = start()
+        code = start(*arguments)
     finally:
         try:
             atexit._run_exitfuncs()
             _flush()
         finally:
             os._exit(code)
+
+
+def prepare_fork() -> None:
+    """Make here, before a fork, what every child would otherwise make of pages that it must copy first."""
+    global _nothing
+    if _nothing is None and sys.stdin is not None:
+        try:  # noqa: SIM105
+            _nothing = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+        except (OSError, ValueError):
+            pass
+
+
+# Reads descriptor 0, which is empty in children.
+_nothing: io.TextIOWrapper | None = None
 
 
 def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
@@ -175,9 +190,10 @@ def _run(process: Any, parent_sentinel: int) -> int:
 
 
 def _become(process: Any, parent_sentinel: int) -> None:
-    if process._start_method is not None:
-        _context._force_start_method(process._start_method)
-    _close_stdin()
+    method = process._start_method
+    if method is not None and _context._default_context._actual_context is not _context._concrete_contexts[method]:
+        _context._force_start_method(method)
+    close_stdin()
     # The old object goes only after the hooks below have run.
     old_process = _process._current_process
     _process._process_counter = itertools.count(1)
@@ -200,20 +216,24 @@ def _exit_code(leaving: SystemExit) -> int:
 
 def _info(message: str, *arguments: object) -> None:
     util = _stdlib.loaded("util")
-    if util is not None:
+    if util is not None and util._logger is not None:
         util.info(message, *arguments)
 
 
-def _close_stdin() -> None:
+def close_stdin() -> None:
     """Replace the standard input, which is the parent's, by nothing."""
-    if sys.stdin is None:
+    if sys.stdin is None or sys.stdin is _nothing:
         return
     try:  # noqa: SIM105 (contextlib is an import)
         sys.stdin.close()
     except (OSError, ValueError):
         pass
-    try:  # noqa: SIM105 (contextlib is an import)
-        sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
+    try:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        if descriptor == 0 and _nothing is not None:
+            sys.stdin = _nothing
+        else:
+            sys.stdin = open(descriptor, encoding="utf-8", closefd=False)  # noqa: SIM115
     except (OSError, ValueError):
         pass
 

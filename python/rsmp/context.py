@@ -250,7 +250,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
         return BaseContext.get_context(self, method)
 
 
-class ForkProcess(process.Interruptible, _standard.ForkProcess):  # type: ignore[name-defined,misc]
+class ForkProcess(process.Interruptible, process.Forked, _standard.ForkProcess):  # type: ignore[name-defined,misc]
     """A process started by fork."""
 
     @staticmethod
@@ -270,7 +270,7 @@ class SpawnProcess(process.Interruptible, _standard.SpawnProcess):  # type: igno
         return Popen(process_obj)
 
 
-class ForkServerProcess(process.Interruptible, _standard.ForkServerProcess):  # type: ignore[name-defined,misc]
+class ForkServerProcess(process.Interruptible, process.Forked, _standard.ForkServerProcess):  # type: ignore[name-defined,misc]
     """A process forked by the fork server."""
 
     @staticmethod

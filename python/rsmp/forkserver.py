@@ -145,8 +145,8 @@ set_forkserver_preload = _forkserver.set_forkserver_preload
 def serve(control: int, modules: list[str], data: dict[str, Any]) -> None:
     """Be the fork server at ``control`` until the last client is gone."""
     _preload(modules, data)
-    util = _stdlib.load("util")
-    util._close_stdin()
+    _child.prepare_fork()
+    _child.close_stdin()
     # Ctrl-C goes to the whole group; the server stays for those who handle it.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     server = _rsmp.ForkServer(control)
@@ -160,7 +160,7 @@ def serve(control: int, modules: list[str], data: dict[str, Any]) -> None:
             continue
         if pid == 0:
             signal.signal(signal.SIGINT, interrupt)
-            _child.run_forked(lambda: _start_forked(server, request))
+            _child.run_forked(_start_forked, server, request)
         server.started(request, pid)
     sys.exit()
 

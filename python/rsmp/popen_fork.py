@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posix
+import signal
 
 from rsmp import _child, _rsmp, _stdlib
 
@@ -51,16 +52,26 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
 
     def _launch(self, process_obj: Any) -> None:
         lifeline = self._lifeline() if process_obj.daemon else None
+        _child.prepare_fork()
         # Opened before the fork, so that no other process can have got the number of a parent that is gone already;
         # here its place is then taken by the child's.
         parent = _rsmp.open_self()
         try:
             pid = os.fork()
             if pid == 0:
-                _child.run_forked(lambda: _start(process_obj, parent, lifeline))
+                _child.run_forked(_start, process_obj, parent, lifeline)
         finally:
             os.close(parent)
-        self._adopt(pid)
+        self._take(pid)
+
+    def _take(self, pid: int) -> None:
+        """Adopt the child, or end it if that is not possible (out of descriptors)."""
+        try:
+            self._adopt(pid)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
 
 
 def _start(process_obj: Any, parent: int, lifeline: int | None) -> int:

@@ -42,7 +42,7 @@ class Popen(*_bases):  # type: ignore[misc]
         finally:
             for descriptor in to_close:
                 os.close(descriptor)
-        self._adopt(pid)
+        self._take(pid)
 
 
 _stdlib.unannotate(__name__)

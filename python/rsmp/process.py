@@ -27,4 +27,16 @@ class Interruptible:
         self._popen.interrupt()
 
 
+class Forked:
+    """What a forked child does before it runs."""
+
+    @staticmethod
+    def _after_fork() -> None:
+        # As the standard class does it, but an import would copy many pages to do nothing.
+        util: Any = _stdlib.load("util")
+        util._finalizer_registry.clear()
+        if util._afterfork_registry.data:
+            util._run_after_forkers()
+
+
 _stdlib.unannotate(__name__)
