@@ -67,7 +67,8 @@ def _run(arguments: list[str]) -> None:
 
 
 def _run_script(name: str) -> None:
-    path = os.path.abspath(name)
+    # Not normalised: the interpreter leaves what the user wrote as it is.
+    path = os.path.join(os.getcwd(), name)
     if _is_container(path):
         if sys.flags.safe_path:
             sys.path.insert(0, path)

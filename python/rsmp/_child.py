@@ -27,7 +27,6 @@ __all__ = ["bootstrap", "close_stdin", "load", "prepare_fork", "run_forked", "sp
 
 _process: Any = _stdlib.load("process")
 _context: Any = _stdlib.load("context")
-_standard_bootstrap = _process.BaseProcess._bootstrap
 
 
 def spawn_main(pipe_handle: int, parent_pid: int | None = None, tracker_fd: int | None = None) -> None:
@@ -47,6 +46,11 @@ def run_forked(start: Callable[..., int], *arguments: Any) -> NoReturn:
         atexit._clear()
         atexit.register(_stdlib.load("util")._exit_function)
         code = start(*arguments)
+    except SystemExit as leaving:
+        # The main module leaves while it is imported.
+        code = _exit_code(leaving)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         try:
             atexit._run_exitfuncs()
@@ -163,7 +167,7 @@ def bootstrap(process: Any, parent_sentinel: int) -> int:
     ``parent_sentinel`` is a process descriptor of the parent. Tools replace `BaseProcess._bootstrap`, and classes
     override it: theirs is then called instead.
     """
-    own = type(process)._bootstrap is _standard_bootstrap and _standard_bootstrap.__module__ == _process.__name__
+    own = not _stdlib.replaced(_process, type(process)._bootstrap)
     return _run(process, parent_sentinel) if own else process._bootstrap(parent_sentinel=parent_sentinel)
 
 

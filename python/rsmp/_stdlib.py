@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["load", "loaded", "mirror", "package", "unannotate", "when_loaded"]
+__all__ = ["load", "loaded", "mirror", "package", "replaced", "unannotate", "when_loaded"]
 
 _completing = threading.RLock()
 
@@ -178,6 +178,11 @@ class _Mirror(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *dir(self.__dict__["_standard"])})
+
+
+def replaced(module: ModuleType, function: Any) -> bool:
+    """Whether ``function``, found where ``module`` defines one, is somebody else's."""
+    return getattr(function, "__globals__", None) is not vars(module)
 
 
 def mirror(name: str) -> ModuleType:

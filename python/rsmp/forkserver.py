@@ -35,7 +35,9 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
     """
 
     def __init__(self) -> None:
+        modules = self._preload_modules
         super().__init__()
+        self._preload_modules = modules
         # The clients' end of the control socket: open in every process that may ask the server.
         self._forkserver_alive_fd: Any = None
         self._forkserver_pid: Any = None

@@ -29,19 +29,38 @@ class Popen(*_bases):  # type: ignore[misc]
 
     def _launch(self, process_obj: Any) -> None:
         tracker_fd = _stdlib.load("resource_tracker").getfd()
-        to_close = [_rsmp.open_self()]
+        parent = _rsmp.open_self()
         try:
             lifeline = self._lifeline() if process_obj.daemon else None
-            payload = spawn.pickled(self, process_obj, parent_sentinel=to_close[0], lifeline=lifeline)
-            to_close.append(_rsmp.payload_file(payload))
-            line = spawn.get_command_line(tracker_fd=tracker_fd, pipe_handle=to_close[1])
-            self._fds += [tracker_fd, *to_close]
-            if lifeline is not None:
-                self._fds.append(lifeline)
-            pid = _stdlib.load("util").spawnv_passfds(spawn.get_executable(), line, self._fds)
+            payload = spawn.pickled(self, process_obj, parent_sentinel=parent, lifeline=lifeline)
+            self._fds += [tracker_fd, parent] if lifeline is None else [tracker_fd, parent, lifeline]
+            self._execute(payload, tracker_fd)
         finally:
-            for descriptor in to_close:
-                os.close(descriptor)
+            os.close(parent)
+
+    def _execute(self, payload: bytes, tracker_fd: int) -> None:
+        """Start the interpreter and hand it the payload: in a file, which it finds complete however late it reads."""
+        file = _rsmp.payload_file(payload)
+        try:
+            line, own = spawn.command_line(tracker_fd=tracker_fd, pipe_handle=file)
+            if own:
+                self._spawn(line, file)
+                return
+        finally:
+            os.close(file)
+        # The standard `spawn_main` watches what it reads from to notice the end of its parent: that must be a pipe.
+        reader, writer = os.pipe()
+        self.finalizer = _stdlib.load("util").Finalize(self, os.close, (writer,))
+        try:
+            line, _ = spawn.command_line(tracker_fd=tracker_fd, pipe_handle=reader)
+            self._spawn(line, reader)
+        finally:
+            os.close(reader)
+        with open(writer, "wb", closefd=False) as pipe:
+            pipe.write(payload)
+
+    def _spawn(self, line: list[str], file: int) -> None:
+        pid = _stdlib.load("util").spawnv_passfds(spawn.get_executable(), line, [*self._fds, file])
         self._take(pid)
 
 

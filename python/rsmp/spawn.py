@@ -39,6 +39,15 @@ def pickled(popen: Any, process_obj: Any, **extra: Any) -> bytes:
     return file.getvalue()
 
 
+def command_line(**kwds: Any) -> tuple[list[str], bool]:
+    """Return the command line of a child, and whether it is rsmp's own: a tool may have replaced `get_command_line`."""
+    make = sys.modules[__name__].__dict__["get_command_line"]
+    if _stdlib.replaced(_standard, _standard.get_command_line):
+        make = _standard.get_command_line
+    own = make is _own_get_command_line and not getattr(sys, "frozen", False)
+    return make(**kwds), own
+
+
 def get_command_line(**kwds: Any) -> list[str]:
     """Return the command line of a child whose `spawn_main` gets ``kwds``."""
     if getattr(sys, "frozen", False):
@@ -51,4 +60,5 @@ def get_command_line(**kwds: Any) -> list[str]:
     return [_standard.get_executable(), *options, "-c", program, "--multiprocessing-fork"]
 
 
+_own_get_command_line = get_command_line
 _stdlib.unannotate(__name__)
