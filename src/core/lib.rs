@@ -9,7 +9,7 @@
 //! | `shm`    | layouts, arena, regions, slabs                                            | `sys`   |
 //! | `sync`   | one primitive per file, each opening with its state table                  | `shm`   |
 //! | `ring`   | the queue: a byte ring and its commit protocol                            | `sync`  |
-//! | `frame`  | the connection's wire format                                              | `sys`   |
+//! | `frame`  | the connection's wire format                                              | `sync`  |
 //! | `spawn`  | what to launch, launching, reaping, the fork server's protocol             | `frame` |
 //! | `pool`   | task table, claims, chunking: state machines without I/O                  | `ring`  |
 

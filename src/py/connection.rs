@@ -21,9 +21,9 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::frame::stream::{self, Next, Part, Patience, Source};
 use rsmp_core::frame::{self, Outgoing, Prefix, plain};
+use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::foreign;
 use rsmp_core::sys::socket::{self, Transport};
-use rsmp_core::sys::spin::Spin;
 
 use crate::bytes::Unfinished;
 use crate::error::Failure;

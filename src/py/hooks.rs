@@ -2,7 +2,7 @@
 //! the class, may replace, and that the standard methods go through.
 //!
 //! # Safety
-//! Reads a type's version tag and an instance's dictionary through the C API, with references to both held.
+//! Takes an instance's dictionary through the C API, with a reference to the instance held.
 #![allow(unsafe_code)]
 
 use core::ptr;
@@ -12,9 +12,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
-use rsmp_core::atomic::{AtomicU32, Ordering};
 
 use crate::connection::Connection;
+use crate::version::Known;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Hook {
@@ -24,6 +24,10 @@ pub(crate) enum Hook {
     Recv,
     Poll,
     Close,
+}
+
+impl Hook {
+    const ALL: [Self; 6] = [Self::SendBytes, Self::Send, Self::RecvBytes, Self::Recv, Self::Poll, Self::Close];
 }
 
 const NAMES: [&str; 6] = ["_send_bytes", "_send", "_recv_bytes", "_recv", "_poll", "_close"];
@@ -38,25 +42,19 @@ struct Own {
 
 static OWN: PyOnceLock<Own> = PyOnceLock::new();
 
-/// The version of the class last found to replace nothing. A change to a class, or to one it inherits from, gives it
-/// another version, and no version is given twice.
-static UNTOUCHED: AtomicU32 = AtomicU32::new(0);
+/// The class last found to replace nothing.
+static UNTOUCHED: Known = Known::nothing();
 
 /// Whether neither the class nor the instance replaces any of `hooks`.
 pub(crate) fn are_own(connection: &Bound<'_, Connection>, hooks: &[Hook]) -> PyResult<bool> {
     let py = connection.py();
     let class = connection.get_type();
-    // SAFETY: the class is alive, and so is its type object.
-    let version = unsafe { (*class.as_type_ptr()).tp_version_tag };
-    if version == 0 || version != UNTOUCHED.load(Ordering::Relaxed) {
+    if !UNTOUCHED.is(&class) {
         if own(py)?.differ(&class, hooks)? {
             return Ok(false);
         }
-        if !own(py)?
-            .differ(&class, &[Hook::SendBytes, Hook::Send, Hook::RecvBytes, Hook::Recv, Hook::Poll, Hook::Close])?
-        {
-            // SAFETY: as above; the look-ups have given the class a version.
-            UNTOUCHED.store(unsafe { (*class.as_type_ptr()).tp_version_tag }, Ordering::Relaxed);
+        if !own(py)?.differ(&class, &Hook::ALL)? {
+            UNTOUCHED.remember(&class);
         }
     }
     // SAFETY: the object is alive; the result is a new reference, or null with an exception set.

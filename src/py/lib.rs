@@ -17,9 +17,11 @@ mod pool;
 mod process;
 mod queues;
 mod reduction;
+mod scalar;
 mod shared_memory;
 mod sharedctypes;
 mod synchronize;
+mod version;
 mod wait;
 
 #[pyo3::pymodule(gil_used = false)]

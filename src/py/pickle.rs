@@ -3,7 +3,8 @@
 //! `ForkingPickler` copies two dispatch tables for every message, in Python. Here the picklers are kept and reused, and
 //! their dispatch table looks into the very dictionaries `ForkingPickler` reads, so a reducer registered at any time, on
 //! either library, counts at once. A program that puts its own class in the place of `ForkingPickler`
-//! (`context.reducer = ...`) or patches its methods gets that class called instead.
+//! (`context.reducer = ...`) or patches its methods gets that class called instead. Single numbers
+//! and strings need no pickler at all.
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyError;
@@ -14,6 +15,10 @@ use pyo3::{
     buffer::{PyBuffer, PyUntypedBuffer},
     intern,
 };
+use rsmp_core::frame::scalar as pickled;
+
+use crate::scalar;
+use crate::version::Known;
 
 /// Picklers kept for reuse: as many as messages are being pickled at one time, re-entrant ones included.
 const KEPT: usize = 8;
@@ -28,6 +33,8 @@ static IDLE: Mutex<Vec<Machine>> = Mutex::new(Vec::new());
 /// The same with protocol 5 and a `buffer_callback`.
 static IDLE_APART: Mutex<Vec<Machine>> = Mutex::new(Vec::new());
 static STANDARD: PyOnceLock<Standard> = PyOnceLock::new();
+/// `ForkingPickler` with its own methods in place.
+static UNCHANGED: Known = Known::nothing();
 
 /// What `ForkingPickler` was when rsmp was loaded.
 struct Standard {
@@ -38,7 +45,7 @@ struct Standard {
     methods: [Py<PyAny>; 3],
     reducers: Py<Reducers>,
     pickler: Py<PyAny>,
-    protocol: Py<PyAny>,
+    protocol: u8,
     loads: Py<PyAny>,
 }
 
@@ -119,6 +126,11 @@ pub(crate) fn dumps(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
         out.resize(start + buffer.len_bytes(), 0);
         return buffer.copy_to_slice(py, &mut out[start..]);
     }
+    if let Some(value) = scalar::from_object(object)
+        && pickled::write(value, standard.protocol, out)
+    {
+        return Ok(());
+    }
     let machine = standard.take(py, &IDLE, Standard::machine)?;
     machine.run(object, out)?;
     give_back(&IDLE, machine);
@@ -147,7 +159,7 @@ pub(crate) fn dumps_apart(
         (core::mem::take(&mut sink.buffers), core::mem::take(&mut sink.read_only))
     };
     give_back(&IDLE_APART, machine);
-    if read_only && standard.protocol.bind(py).lt(APART)? {
+    if read_only && standard.protocol < APART {
         // A read-only array is writable after a trip by the default protocol, and so it is here.
         out.truncate(start);
         dumps(object, out)?;
@@ -187,11 +199,16 @@ pub(crate) fn protocol(py: Python<'_>) -> PyResult<Option<u8>> {
     if standard.replaced(py)?.is_some() {
         return Ok(None);
     }
-    standard.protocol.bind(py).extract().map(Some)
+    Ok(Some(standard.protocol))
 }
 
 /// The object that `data` is the pickle of.
 pub(crate) fn loads<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(value) = pickled::read(data)
+        && standard(py)?.replaced(py)?.is_none()
+    {
+        return scalar::to_object(py, value);
+    }
     loads_from(&PyBytes::new(py, data))
 }
 
@@ -241,7 +258,7 @@ impl Standard {
             methods,
             reducers: Py::new(py, reducers)?,
             pickler: py.import("_pickle")?.getattr("Pickler")?.unbind(),
-            protocol: pickle.getattr("DEFAULT_PROTOCOL")?.unbind(),
+            protocol: pickle.getattr("DEFAULT_PROTOCOL")?.extract()?,
             loads: pickle.getattr("loads")?.unbind(),
         })
     }
@@ -251,8 +268,12 @@ impl Standard {
         let reduction = self.context.bind(py).getattr(intern!(py, "reduction"))?;
         let class = reduction.getattr(intern!(py, "ForkingPickler"))?;
         if class.is(&self.class) {
+            if UNCHANGED.is(self.class.bind(py)) {
+                return Ok(None);
+            }
             let methods = own_methods(self.class.bind(py))?;
             if methods.iter().zip(&self.methods).all(|(now, then)| now.is(then)) {
+                UNCHANGED.remember(self.class.bind(py));
                 return Ok(None);
             }
         }
@@ -272,7 +293,7 @@ impl Standard {
 
     fn machine(&self, py: Python<'_>) -> PyResult<Machine> {
         let sink = Bound::new(py, Sink::default())?;
-        let pickler = self.pickler.bind(py).call1((&sink, &self.protocol))?;
+        let pickler = self.pickler.bind(py).call1((&sink, self.protocol))?;
         self.finish(pickler, sink)
     }
 

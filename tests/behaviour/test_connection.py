@@ -45,6 +45,14 @@ def frame(message):
     return struct.pack("!i", len(message)) + message
 
 
+class Number(int):
+    pass
+
+
+class Text(str):
+    pass
+
+
 # Objects and bytes
 
 
@@ -96,12 +104,45 @@ def test_the_wire_is_the_documented_one(pair):
     assert first.recv_bytes() == b"long"
 
 
-def test_a_large_bytes_object_has_the_pickle_it_always_had(pair):
-    value = b"p" * 65_536
+SCALARS = [
+    *(None, True, False, 0.0, -0.0, 1e300, float("inf")),
+    *(
+        sign * (2**bits + offset)
+        for bits in (0, 7, 8, 15, 16, 31, 32, 39, 62, 63, 64)
+        for offset in (-1, 0)
+        for sign in (1, -1)
+    ),
+    *("x" * length for length in (0, 1, 2, 255, 256, 65_535, 65_536)),
+    *("\u20ac" * length for length in (1, 85, 86, 30_000)),
+    "lone surrogate \ud800",
+    *(b"x" * length for length in (0, 1, 2, 255, 256, 61_440, 61_441, 65_535, 65_536, 100_000)),
+]
+
+
+@pytest.mark.parametrize("value", SCALARS, ids=range(len(SCALARS)))
+def test_scalars_have_the_pickle_they_always_had(pair, value):
     thread = in_thread(pair[0].send, value)
     received = pair[1].recv_bytes()
     thread.join()
     assert received == pickle.dumps(value)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("value", SCALARS, ids=range(len(SCALARS)))
+def test_scalars_of_any_protocol_are_read(pair, protocol, value):
+    thread = in_thread(pair[0].send_bytes, pickle.dumps(value, protocol))
+    received = pair[1].recv()
+    thread.join()
+    assert type(received) is type(value)
+    assert repr(received) == repr(value)
+
+
+def test_subclasses_of_scalars_stay_what_they_are(pair):
+    for value in (signal.SIGINT, Number(3), Text("text")):
+        pair[0].send(value)
+        received = pair[1].recv()
+        assert received == value
+        assert type(received) is type(value)
 
 
 @pytest.mark.parametrize("ending", [b"\x94N.", b"\x94.N", b"N"])

@@ -12,10 +12,11 @@ use std::thread;
 use proptest::prelude::*;
 use rsmp_core::Deadline;
 use rsmp_core::error::Kind;
+use rsmp_core::frame::scalar::{self, Scalar};
 use rsmp_core::frame::stream::{self, Next, Part, Patience, Source};
 use rsmp_core::frame::{self, HEADROOM, Header, LONGEST, Outgoing, Prefix, plain};
+use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::socket::{self, Transport};
-use rsmp_core::sys::spin::Spin;
 
 /// What `struct.pack` of the standard library gives.
 fn naive_header(length: u64) -> Vec<u8> {
@@ -187,6 +188,42 @@ fn receive(fd: &OwnedFd, transport: &Transport) -> rsmp_core::Result<Vec<u8>> {
 fn values(bytes: &[MaybeUninit<u8>]) -> Vec<u8> {
     // SAFETY: `Source` says that it has filled them.
     bytes.iter().map(|byte| unsafe { byte.assume_init() }).collect()
+}
+
+proptest! {
+    /// serde-pickle is another reader and writer of the format.
+    #[test]
+    fn scalars_are_pickles(int in any::<i64>(), shift in 0..64_u32, float in any::<f64>(), text in ".{0,300}", bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        use serde_pickle::Value;
+        let pairs = [
+            (Scalar::None, Value::None),
+            (Scalar::Bool(int > 0), Value::Bool(int > 0)),
+            (Scalar::Int(int >> shift), Value::I64(int >> shift)),
+            (Scalar::Float(float), Value::F64(float)),
+            (Scalar::Str(&text), Value::String(text.clone())),
+            (Scalar::Bytes(&bytes), Value::Bytes(bytes.clone())),
+        ];
+        for (scalar, value) in pairs {
+            let mut pickle = Vec::new();
+            prop_assert!(scalar::write(scalar, 4, &mut pickle));
+            prop_assert_eq!(scalar::read(&pickle), Some(scalar));
+            prop_assert_eq!(&serde_pickle::value_from_slice(&pickle, Default::default()).unwrap(), &value);
+            let other = serde_pickle::value_to_vec(&value, Default::default()).unwrap();
+            prop_assert!(matches!(scalar::read(&other), None) || scalar::read(&other) == Some(scalar));
+            // Every truncation and extension is left to the interpreter.
+            for end in 0..pickle.len() {
+                prop_assert_eq!(scalar::read(&pickle[..end]), None);
+            }
+            pickle.push(b'.');
+            prop_assert!(scalar::read(&pickle).is_none());
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_scalar_or_one(bytes in prop::collection::vec(any::<u8>(), 0..40), opcode in prop::sample::select(&b"NKMJG\x8a\x8cXCB\x88\x95"[..])) {
+        let _ = scalar::read(&bytes);
+        let _ = scalar::read(&[&[0x80, 4, opcode], &bytes[..]].concat());
+    }
 }
 
 /// What a reader says of a stream that ends after `bytes`.

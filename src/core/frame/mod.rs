@@ -10,6 +10,7 @@ pub mod compact;
 mod header;
 mod outgoing;
 pub mod plain;
+pub mod scalar;
 pub mod stream;
 
 pub use header::{HEADROOM, Header, LONGEST, Prefix, room, seal};

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use super::{Outgoing, Prefix};
 use crate::clock::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::sync::spin::Spin;
 use crate::sys::poll::{self, Interest};
 use crate::sys::socket::{self, Transport};
-use crate::sys::spin::Spin;
 
 const SEND: &str = "send";
 const RECEIVE: &str = "receive";
@@ -147,14 +147,11 @@ impl Source<'_> {
 
     /// Waits for something to read, the end of the stream included.
     pub fn wait(&self, until: Deadline) -> Result<Option<()>> {
-        if until == Deadline::PASSED {
-            return Ok(poll::one(self.fd, Interest::Read, until)?.then_some(()));
-        }
         let look = || match poll::one(self.fd, Interest::Read, Deadline::PASSED) {
             Ok(false) => None,
             outcome => Some(outcome),
         };
-        let ready = match self.spin.look(look) {
+        let ready = match self.spin.until(until, look) {
             Some(outcome) => outcome?,
             None => poll::one(self.fd, Interest::Read, until)?,
         };
@@ -165,10 +162,11 @@ impl Source<'_> {
         if self.patience == Patience::Bounded {
             return socket::try_read(self.fd, self.transport, prefix.space());
         }
-        let found = self.spin.look(|| match socket::try_read(self.fd, self.transport, prefix.space()) {
-            Err(Errno::AGAIN) => None,
-            outcome => Some(outcome),
-        });
+        let found =
+            self.spin.until(Deadline::NEVER, || match socket::try_read(self.fd, self.transport, prefix.space()) {
+                Err(Errno::AGAIN) => None,
+                outcome => Some(outcome),
+            });
         found.unwrap_or_else(|| socket::read_some(self.fd, self.transport, prefix.space()))
     }
 }
