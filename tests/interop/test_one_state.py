@@ -135,17 +135,17 @@ def test_a_child_is_the_current_process_of_both(method):
 
 
 def test_children_are_those_of_both(method):
-    receiver, sender = rsmp.Pipe(duplex=False)
-    process = run(rsmp.get_context(method), talk, sender)
-    other = run(multiprocessing.get_context(method), talk, sender)
+    ours, theirs = rsmp.Pipe()
+    process = run(rsmp.get_context(method), talk, theirs)
+    other = run(multiprocessing.get_context(method), talk, theirs)
     for library in LIBRARIES.values():
         assert {process, other} <= set(library.active_children())
     for each in (process, other):
         each.kill()
         each.join()
         each.close()
-    receiver.close()
-    sender.close()
+    ours.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize("kind", ["Queue", "SimpleQueue", "JoinableQueue"])
