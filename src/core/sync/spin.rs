@@ -21,8 +21,11 @@ const FIRST: usize = 40_000;
 const LONGEST: usize = 50_000;
 const SHORTEST: usize = 20_000;
 const NONE: usize = 3_000;
-/// A spin is tried again after this many waits without.
+/// A spin is tried again after this many waits without,
 const RETRY: usize = 32;
+/// or, when the last one gave way to somebody who kept the CPU, after this many: with more work than CPUs each try
+/// costs a time slice.
+const RETRY_CROWDED: usize = 2_000;
 /// Looks between two times of giving way, if there is another CPU.
 const LOOKS: u32 = 4;
 
@@ -49,7 +52,8 @@ impl Spin {
     pub fn until<T>(&self, deadline: Deadline, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
         let budget = self.budget.load(Ordering::Relaxed);
         if budget < NONE {
-            self.budget.store(if budget < RETRY { budget + 1 } else { FIRST }, Ordering::Relaxed);
+            let again = budget == RETRY || budget == NONE - 1;
+            self.budget.store(if again { FIRST } else { budget + 1 }, Ordering::Relaxed);
             return None;
         }
         if deadline == Deadline::PASSED {
@@ -65,8 +69,14 @@ impl Spin {
                 }
                 hint::spin_loop();
             }
+            let before = clock::now();
             cpu::give_way();
-            if clock::now() - start >= budget as u64 {
+            let now = clock::now();
+            if now - before >= LONGEST as u64 {
+                self.budget.store(NONE - 1 - RETRY_CROWDED, Ordering::Relaxed);
+                return ready();
+            }
+            if now - start >= budget as u64 {
                 let value = ready();
                 self.learn(budget, None);
                 return value;
