@@ -21,10 +21,6 @@ MODULES = [
 ADDED = {
     *(f"pool.{kind}.{name}" for kind in ("Pool", "ThreadPool") for name in ("imap", "imap_unordered")),
     *(f"shared_memory.SharedMemory{end}" for end in ("", ".__init__")),
-    "forkserver.set_forkserver_preload",
-    "forkserver.ForkServer.set_forkserver_preload",
-    *(f"context.{kind}Context.set_forkserver_preload" for kind in ("Base", "Default", "Fork", "Spawn", "ForkServer")),
-    "set_forkserver_preload",
 }
 
 

@@ -86,18 +86,6 @@ def test_managers_have_sets(ctx):
         assert isinstance(manager.Lock().locked(), bool)
 
 
-def test_managers_containers_have_the_later_methods(ctx):
-    with ctx.Manager() as manager:
-        numbers = manager.list([1, 2])
-        assert numbers.copy() == [1, 2]
-        numbers.clear()
-        assert list(numbers) == []
-        mapping = manager.dict(a=1)
-        mapping |= {"b": 2}
-        assert (mapping | {"c": 3}) == {"a": 1, "b": 2, "c": 3}
-        assert list(reversed(mapping.keys())) == ["b", "a"] == list(reversed(mapping))
-
-
 def leave_handler(path):
     atexit.register(path.write_text, "written at exit")
 
@@ -137,11 +125,6 @@ def test_a_pickling_error_of_a_process_says_which_argument(mp):
             process.start()
         notes = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
         assert "callback" in notes and "lambda" in notes
-
-
-def test_the_fork_server_is_told_how_to_take_preload_failures(mp):
-    parameters = inspect.signature(importlib.import_module(f"{mp.__name__}.forkserver").set_forkserver_preload)
-    assert "on_error" in parameters.parameters
 
 
 def be_interrupted():
