@@ -425,6 +425,10 @@ class IteratorProxy(BaseProxy, _standard.IteratorProxy):  # type: ignore[name-de
 class AcquirerProxy(BaseProxy, _standard.AcquirerProxy):  # type: ignore[name-defined,misc]
     """A proxy of a lock or semaphore."""
 
+    def locked(self) -> Any:
+        """Return whether the lock is held."""
+        return self._callmethod("locked")
+
 
 class ConditionProxy(AcquirerProxy, _standard.ConditionProxy):  # type: ignore[name-defined,misc]
     """A proxy of a `threading.Condition`."""
@@ -531,7 +535,7 @@ for _typeid, (_callable, _exposed, _typeids, _proxytype) in _standard.SyncManage
         _typeid,
         _pool if _typeid == "Pool" else _callable,
         _proxytype,
-        _exposed,
+        (*_exposed, "locked") if _proxytype is _standard.AcquirerProxy else _exposed,
         _typeids,
         hasattr(_standard.SyncManager, _typeid),
     )

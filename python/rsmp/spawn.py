@@ -34,6 +34,11 @@ def pickled(popen: Any, process_obj: Any, **extra: Any) -> bytes:
     try:
         reduction.dump(preparation, file)
         reduction.dump(process_obj, file)
+    except Exception as error:
+        from rsmp import _pickling
+
+        _pickling.explain(error, process_obj)
+        raise
     finally:
         context.set_spawning_popen(None)
     return file.getvalue()

@@ -168,6 +168,16 @@ pub(crate) fn dumps_apart(
     Ok(buffers)
 }
 
+/// Adds notes that say where in `object` the item is that could not be pickled.
+#[cold]
+fn explain(error: &PyErr, object: &Bound<'_, PyAny>) {
+    let py = object.py();
+    let explained =
+        py.import("rsmp._pickling").and_then(|module| module.call_method1("explain", (error.value(py), object)));
+    // A further error would hide the one that counts.
+    drop(explained);
+}
+
 fn give_back(idle: &Mutex<Vec<Machine>>, machine: Machine) {
     if let Some(mut idle) = idle.try_lock()
         && idle.len() < KEPT
@@ -187,6 +197,7 @@ impl Machine {
         if let Err(error) = dumped {
             // The caller throws the pickler away, too: its frame may be half written.
             out.truncate(start);
+            explain(&error, object);
             return Err(error);
         }
         self.clear_memo.bind(py).call0().map(drop)
