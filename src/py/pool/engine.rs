@@ -604,14 +604,18 @@ impl PoolEngine {
     /// Takes the finished tasks in.
     pub(super) fn collect(&self, py: Python<'_>) -> PyResult<()> {
         let Backend::Processes(desk) = &self.backend else { return Ok(()) };
-        let mut news = false;
+        let (mut news, mut taken) = (false, false);
         let outcome = desk.collect(py, |back| {
+            taken = true;
             news |= self.settle(py, &back.job, back.index, back.ending, back.bare)?;
             news |= self.has_feeds();
             Ok(())
         });
         if news {
             self.announce();
+        } else if taken && self.lobby.has_leader() {
+            // The thread that sleeps asked for a number of results, some of which will not come any more.
+            let _ = desk.board().kick();
         }
         outcome
     }

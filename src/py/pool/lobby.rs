@@ -49,6 +49,11 @@ impl Lobby {
         Kick { leader: state.leader, supervisor: std::mem::take(&mut state.supervisor) }
     }
 
+    /// Whether a thread sleeps on the board's event.
+    pub(super) fn has_leader(&self) -> bool {
+        self.state.lock().leader
+    }
+
     /// Becomes the leader unless there is one, or something was announced since `generation`.
     pub(super) fn lead(&self, generation: u64) -> Option<Lead<'_>> {
         let mut state = self.state.lock();
