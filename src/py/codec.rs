@@ -271,7 +271,7 @@ struct Decoder<'a, 'py> {
 impl<'py> Decoder<'_, 'py> {
     #[inline]
     fn value(&mut self, py: Python<'py>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
-        let (token, remember) = self.reader.next().map_err(Failure::from)?;
+        let (token, remember) = self.reader.token().map_err(Failure::from)?;
         // SAFETY: attached; each constructor returns a new reference or null with an exception set, which
         // `from_owned_ptr_or_err` tells apart.
         let simple = unsafe {

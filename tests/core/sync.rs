@@ -201,7 +201,9 @@ fn an_event_that_was_set_lets_through_whoever_waited() {
         event.set();
         assert!(event.is_set());
         event.clear();
-        waiting.into_iter().for_each(|it| it.join().unwrap());
+        for it in waiting {
+            it.join().unwrap();
+        }
     });
     assert!(!event.is_set());
     assert!(!event.wait(event.count(), &spin, soon()));

@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
 
     /// The next token and whether it takes a number.
     #[inline]
-    pub fn next(&mut self) -> Result<(Token<'a>, bool)> {
+    pub fn token(&mut self) -> Result<(Token<'a>, bool)> {
         let [tag] = self.array()?;
         let remember = tag & REMEMBER != 0;
         let token = match tag & !REMEMBER {
@@ -211,7 +211,7 @@ mod tests {
         while open > 0 {
             open -= 1;
             seen += 1;
-            open += match reader.next()?.0 {
+            open += match reader.token()?.0 {
                 Token::List(n) | Token::Tuple(n) => n,
                 Token::Dict(n) => 2 * n,
                 _ => 0,
@@ -226,7 +226,7 @@ mod tests {
             let text = vec![b'x'; length];
             let mut out = Vec::new();
             write(&mut out, Token::Bytes(&text), true);
-            assert_eq!(Reader::new(&out).next().unwrap(), (Token::Bytes(&text[..]), true));
+            assert_eq!(Reader::new(&out).token().unwrap(), (Token::Bytes(&text[..]), true));
         }
     }
 
@@ -234,10 +234,10 @@ mod tests {
     fn a_container_longer_than_the_message_is_an_error_and_allocates_nothing() {
         let mut out = Vec::new();
         write(&mut out, Token::List(1 << 60), false);
-        assert!(Reader::new(&out).next().is_err());
+        assert!(Reader::new(&out).token().is_err());
         let mut out = Vec::new();
         write(&mut out, Token::Dict(usize::MAX), false);
-        assert!(Reader::new(&out).next().is_err());
+        assert!(Reader::new(&out).token().is_err());
     }
 
     proptest! {
@@ -248,10 +248,10 @@ mod tests {
             write(&mut out, Token::Float(float), false);
             write(&mut out, Token::Str(text.as_bytes()), remember);
             let mut reader = Reader::new(&out);
-            prop_assert_eq!(reader.next().unwrap().0, Token::Int(value));
-            let Token::Float(back) = reader.next().unwrap().0 else { panic!("not a float") };
+            prop_assert_eq!(reader.token().unwrap().0, Token::Int(value));
+            let Token::Float(back) = reader.token().unwrap().0 else { panic!("not a float") };
             prop_assert_eq!(back.to_bits(), float.to_bits());
-            prop_assert_eq!(reader.next().unwrap(), (Token::Str(text.as_bytes()), remember));
+            prop_assert_eq!(reader.token().unwrap(), (Token::Str(text.as_bytes()), remember));
             prop_assert!(reader.is_empty());
         }
 

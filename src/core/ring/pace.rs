@@ -13,7 +13,7 @@ use crate::ring::layout::SEGMENT;
 use crate::sync::spin::Spin;
 
 /// What fresh memory costs: about 3 us for a page of 4 KiB.
-const NANOS_PER_BYTE: f64 = 0.75;
+const NANOS_PER_KIB: u64 = 750;
 /// Waits shorter than this are spent spinning.
 const SHORT: Duration = Duration::from_micros(60);
 
@@ -52,7 +52,7 @@ impl Ring {
         if self.pace.spin.until(Deadline::NEVER, || found().then_some(())).is_some() {
             return;
         }
-        let patience = Duration::from_nanos((len as f64 * NANOS_PER_BYTE) as u64);
+        let patience = Duration::from_nanos(len.saturating_mul(NANOS_PER_KIB) >> 10);
         let until = Deadline::after(patience);
         while patience > SHORT && !until.has_passed() && !found() {
             self.header().room.sleep(until, || !found());
