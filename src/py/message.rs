@@ -155,7 +155,11 @@ pub(crate) fn decode<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<
 
 /// The object of a record whose payload is still in shared memory.
 pub(crate) fn decode_lease<'py>(py: Python<'py>, tag: u8, lease: &Lease) -> PyResult<Bound<'py, PyAny>> {
-    let payload = lease.bytes();
+    decode_in_place(py, tag, lease.bytes())
+}
+
+/// The object of a payload that stays where it is during the call.
+pub(crate) fn decode_in_place<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     match tag {
         MESSAGE => match payload.split_first() {
             Some((&compact::PICKLE, pickled)) => loads_in_place(py, pickled),

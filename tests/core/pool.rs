@@ -12,8 +12,25 @@ fn pool() -> Dispatcher {
     Dispatcher::create(4).expect("a board")
 }
 
-fn task(payload: &[u8]) -> Task<'_> {
-    Task { kind: 7, function: None, payload, room: 0 }
+fn task(payload: &[u8]) -> Task {
+    Task { kind: 7, function: None, len: payload.len() as u64, room: 0 }
+}
+
+fn publish_with(pool: &mut Dispatcher, task: &Task, payload: &[u8]) -> Option<u32> {
+    let reserved = pool.reserve(task).expect("memory")?;
+    reserved.write(pool.board(), &[payload]).expect("room");
+    let slot = reserved.slot;
+    pool.publish(reserved);
+    Some(slot)
+}
+
+fn publish(pool: &mut Dispatcher, payload: &[u8]) -> Option<u32> {
+    publish_with(pool, &task(payload), payload)
+}
+
+fn finish(worker: &Worker, claim: &Claim, outcome: u32, result: &[u8]) {
+    worker.write(claim, &[result]).expect("room");
+    worker.finish(claim, outcome).expect("finished");
 }
 
 fn enter(pool: &Dispatcher, pid: u32) -> Worker {
@@ -33,8 +50,7 @@ fn collect(pool: &mut Dispatcher) -> Vec<(Collected, Vec<u8>)> {
     finished
         .into_iter()
         .map(|collected| {
-            let mut bytes = Vec::new();
-            pool.read(collected.slot, &mut bytes).expect("a result");
+            let bytes = pool.result(collected.slot).expect("a result").bytes(pool.board()).expect("its bytes").to_vec();
             pool.release(collected.slot);
             (collected, bytes)
         })
@@ -46,18 +62,16 @@ fn a_task_goes_out_and_its_result_comes_back() {
     let mut pool = pool();
     let worker = enter(&pool, 100);
     let function = pool.store_function(b"function").expect("room");
-    let slot = pool.publish(&Task { function: Some(function), ..task(b"argument") }).expect("ok").expect("room");
+    let slot =
+        publish_with(&mut pool, &Task { function: Some(function), ..task(b"argument") }, b"argument").expect("room");
     let claim = claim(&worker);
     assert_eq!(claim.kind, 7);
     let (place, id) = claim.function.expect("a function");
     assert_eq!(id, function.id);
-    let mut bytes = Vec::new();
-    worker.read_function(place, &mut bytes).expect("a function");
-    assert_eq!(bytes, b"function");
-    worker.start(&claim, &mut bytes).expect("a payload");
-    assert_eq!(bytes, b"argument");
+    assert_eq!(worker.function(place).expect("a function"), b"function");
+    assert_eq!(worker.start(&claim).expect("a payload"), b"argument");
     assert_eq!(worker.claim(), None);
-    worker.finish(&claim, 3, b"result").expect("finished");
+    finish(&worker, &claim, 3, b"result");
     assert_eq!(collect(&mut pool), [(Collected { slot, outcome: 3 }, b"result".to_vec())]);
     assert_eq!(pool.in_use(), 0);
 }
@@ -66,16 +80,16 @@ fn a_task_goes_out_and_its_result_comes_back() {
 fn a_long_result_asks_for_room() {
     let mut pool = pool();
     let worker = enter(&pool, 100);
-    pool.publish(&task(b"x")).expect("ok").expect("room");
+    publish(&mut pool, b"x").expect("room");
     let claim = claim(&worker);
-    worker.start(&claim, &mut Vec::new()).expect("a payload");
+    worker.start(&claim).expect("a payload");
     assert_eq!(worker.capacity(&claim), INLINE as u64);
     let result = vec![5; 1 << 20];
     worker.ask_for_room(&claim, result.len() as u64).expect("asked");
     assert_eq!(worker.granted(&claim, Deadline::PASSED), None);
     assert!(collect(&mut pool).is_empty());
     assert_eq!(worker.granted(&claim, Deadline::NEVER), Some(true));
-    worker.finish(&claim, 0, &result).expect("finished");
+    finish(&worker, &claim, 0, &result);
     assert_eq!(collect(&mut pool)[0].1, result);
 }
 
@@ -83,13 +97,13 @@ fn a_long_result_asks_for_room() {
 fn room_that_there_is_not_is_refused() {
     let mut pool = pool();
     let worker = enter(&pool, 100);
-    pool.publish(&task(b"x")).expect("ok").expect("room");
+    publish(&mut pool, b"x").expect("room");
     let claim = claim(&worker);
-    worker.start(&claim, &mut Vec::new()).expect("a payload");
+    worker.start(&claim).expect("a payload");
     worker.ask_for_room(&claim, 1 << 60).expect("asked");
     assert!(collect(&mut pool).is_empty());
     assert_eq!(worker.granted(&claim, Deadline::NEVER), Some(false));
-    worker.finish(&claim, 1, b"no memory").expect("finished");
+    finish(&worker, &claim, 1, b"no memory");
     assert_eq!(collect(&mut pool)[0].1, b"no memory");
 }
 
@@ -97,14 +111,14 @@ fn room_that_there_is_not_is_refused() {
 fn slots_run_out_and_come_back() {
     let mut pool = pool();
     for _ in 0..SLOTS {
-        assert!(pool.publish(&task(b"x")).expect("ok").is_some());
+        assert!(publish(&mut pool, b"x").is_some());
     }
-    assert_eq!(pool.publish(&task(b"x")).expect("ok"), None);
+    assert_eq!(publish(&mut pool, b"x"), None);
     let worker = enter(&pool, 100);
     let claim = claim(&worker);
-    worker.finish(&claim, 0, b"").expect("finished");
+    finish(&worker, &claim, 0, b"");
     assert_eq!(collect(&mut pool).len(), 1);
-    assert!(pool.publish(&task(b"x")).expect("ok").is_some());
+    assert!(publish(&mut pool, b"x").is_some());
 }
 
 #[test]
@@ -112,14 +126,14 @@ fn what_a_dead_worker_leaves() {
     let mut pool = pool();
     let (dead, other) = (enter(&pool, 100), enter(&pool, 101));
     dead.advance(Stage::Serving);
-    let slots: Vec<_> = (0..4).map(|_| pool.publish(&task(b"x")).expect("ok").expect("room")).collect();
+    let slots: Vec<_> = (0..4).map(|_| publish(&mut pool, b"x").expect("room")).collect();
     // Returned, running, asking for room, claimed.
     let returned = claim(&dead);
-    dead.finish(&returned, 0, b"done").expect("finished");
+    finish(&dead, &returned, 0, b"done");
     let running = claim(&dead);
-    dead.start(&running, &mut Vec::new()).expect("a payload");
+    dead.start(&running).expect("a payload");
     let asking = claim(&dead);
-    dead.start(&asking, &mut Vec::new()).expect("a payload");
+    dead.start(&asking).expect("a payload");
     dead.ask_for_room(&asking, 1000).expect("asked");
     let _ = claim(&dead);
     assert_eq!(other.claim(), None);
@@ -140,11 +154,11 @@ fn what_a_dead_worker_leaves() {
 fn closing_lets_the_tasks_finish() {
     let mut pool = pool();
     let worker = enter(&pool, 100);
-    pool.publish(&task(b"x")).expect("ok").expect("room");
+    publish(&mut pool, b"x").expect("room");
     pool.board().close(Closing::Finish);
     let _ = claim(&worker);
     assert_eq!(worker.claim(), Some(Next::Leave));
-    pool.publish(&task(b"x")).expect("ok").expect("room");
+    publish(&mut pool, b"x").expect("room");
     pool.board().close(Closing::Leave);
     assert_eq!(worker.claim(), Some(Next::Leave));
 }
@@ -157,12 +171,11 @@ fn every_task_is_run_once_by_concurrent_workers() {
         .map(|number| {
             let worker = enter(&pool, 100 + number);
             std::thread::spawn(move || {
-                let mut bytes = Vec::new();
                 loop {
                     match worker.claim() {
                         Some(Next::Task(claim)) => {
-                            worker.start(&claim, &mut bytes).expect("a payload");
-                            worker.finish(&claim, 0, &bytes).expect("finished");
+                            let bytes = worker.start(&claim).expect("a payload").to_vec();
+                            finish(&worker, &claim, 0, &bytes);
                         }
                         Some(Next::Leave) => return,
                         None => drop(worker.wait(Deadline::from_seconds(Some(0.1)))),
@@ -174,7 +187,7 @@ fn every_task_is_run_once_by_concurrent_workers() {
     let mut seen = vec![0_u32; TASKS as usize];
     let (mut next, mut back) = (0_u64, 0_u64);
     while back < TASKS {
-        while next < TASKS && pool.publish(&task(&next.to_le_bytes())).expect("ok").is_some() {
+        while next < TASKS && publish(&mut pool, &next.to_le_bytes()).is_some() {
             next += 1;
             pool.board().ring(1);
         }
@@ -241,7 +254,7 @@ impl Model {
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Publish(len) => {
-                self.published += usize::from(self.pool.publish(&task(&vec![1; len])).expect("ok").is_some());
+                self.published += usize::from(publish(&mut self.pool, &vec![1; len]).is_some());
             }
             Step::Claim(which) => {
                 if let Some(Next::Task(claim)) = self.workers[which].claim() {
@@ -254,13 +267,13 @@ impl Model {
                     |hand: &mut (Claim, bool)| !hand.1 || worker.granted(&hand.0, Deadline::PASSED).is_some();
                 if let Some((claim, _)) = self.hands[which].pop_if(answered) {
                     let len = len.min(worker.capacity(&claim) as usize);
-                    worker.finish(&claim, 0, &vec![2; len]).expect("finished");
+                    finish(&worker, &claim, 0, &vec![2; len]);
                 }
             }
             Step::Ask(which) => {
                 if let Some((claim, asked @ false)) = self.hands[which].last_mut() {
                     *asked = true;
-                    self.workers[which].start(claim, &mut Vec::new()).expect("a payload");
+                    self.workers[which].start(claim).expect("a payload");
                     self.workers[which].ask_for_room(claim, 5000).expect("asked");
                 }
             }
@@ -287,11 +300,11 @@ impl Model {
         self.done += collect(&mut self.pool).len();
         for (worker, hand) in self.workers.iter().zip(&mut self.hands) {
             for (claim, _) in hand.drain(..) {
-                worker.finish(&claim, 0, b"").expect("finished");
+                finish(&worker, &claim, 0, b"");
             }
         }
         while let Some(Next::Task(claim)) = self.workers[0].claim() {
-            self.workers[0].finish(&claim, 0, b"").expect("finished");
+            finish(&self.workers[0], &claim, 0, b"");
         }
         self.done += collect(&mut self.pool).len();
     }

@@ -11,14 +11,22 @@
 //! | done     | workers push, owner takes all   | a finished slot that was not pushed: the owner finds it when burying |
 //! | waiting  | owner sets, a worker clears     | cleared, event not raised: the owner learns of the death and looks   |
 //! | report   | the first worker that fails     | being written for ever: there is no report                           |
+//! | calls    | workers set, owner clears       | set for a dead worker: one look too many                             |
 //! | record   | its worker, `Vacant` by owner   | names the dead process: that is how the owner finds it               |
 
+//!
+//! # Safety
+//! `own` makes a slice of shared memory. Its callers hold what they read: a worker the payload of the task it has started,
+//! the owner a result it has collected; nobody else writes there until they are done with it.
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::layout::{
-    BELL_AT, CLOSING_AT, Closing, DONE_AT, HEAD_AT, Layout, MAGIC, MAGIC_AT, OWNER_AT, RECORD_PID, RECORD_STAGE,
-    RECORDS_COUNT_AT, REPORT, REPORT_LEN_AT, REPORT_STATE_AT, RESERVES, SLEEPERS_AT, SLOT_NEXT, SLOT_STATE, SPINNER_AT,
-    Stage, TAIL_AT, VERSION, VERSION_AT, WAITING_AT,
+    BELL_AT, CALLS_AT, CLOSING_AT, Closing, DONE_AT, HEAD_AT, Layout, MAGIC, MAGIC_AT, OWNER_AT, RECORD_PID,
+    RECORD_STAGE, RECORDS_COUNT_AT, REPORT, REPORT_LEN_AT, REPORT_STATE_AT, RESERVES, SLEEPERS_AT, SLOT_NEXT,
+    SLOT_STATE, SPINNER_AT, Stage, TAIL_AT, VERSION, VERSION_AT, WAITING_AT,
 };
 use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::error::{Error, Result};
@@ -154,6 +162,12 @@ impl Board {
         (self.done().load(Ordering::SeqCst) >> 32) as u32
     }
 
+    /// Whether there is anything to collect.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.done().load(Ordering::SeqCst) != 0 || self.calls().load(Ordering::Relaxed) != 0
+    }
+
     /// Pushes a slot on the stack of finished ones; returns its depth now.
     pub(super) fn push_done(&self, slot: u32) -> u32 {
         let next = self.region.word32(self.layout.slot(slot) + SLOT_NEXT);
@@ -180,6 +194,7 @@ impl Board {
 
     /// Makes the owner look, whatever it waits for.
     pub(super) fn call_owner(&self) -> Result<()> {
+        self.calls().store(1, Ordering::SeqCst);
         let waits = self.waiting().swap(0, Ordering::SeqCst) != 0;
         descriptor::raise_event(if waits { &self.event } else { &self.attention })
     }
@@ -189,11 +204,11 @@ impl Board {
         descriptor::raise_event(&self.event)
     }
 
-    /// Asks for the event at a stack of `depth` slots. `false`: it is that deep already.
+    /// Asks for the event at a stack of `depth` slots. `false`: it is that deep already, or a worker asks for room.
     #[must_use]
     pub fn ask(&self, depth: u32) -> bool {
         self.waiting().store(depth.max(1), Ordering::SeqCst);
-        if self.finished() >= depth.max(1) {
+        if self.finished() >= depth.max(1) || self.calls().load(Ordering::SeqCst) != 0 {
             self.waiting().store(0, Ordering::SeqCst);
             return false;
         }
@@ -291,22 +306,30 @@ impl Board {
         self.region.word64(DONE_AT)
     }
 
+    pub(super) fn calls(&self) -> &AtomicU32 {
+        self.region.word32(CALLS_AT)
+    }
+
     pub(super) fn waiting(&self) -> &AtomicU32 {
         self.region.word32(WAITING_AT)
     }
 
-    /// Copies `[place, place + len)` out; a range that is not in the region is an error, not a panic.
-    pub(super) fn copy_out(&self, place: u64, len: u64, bytes: &mut Vec<u8>) -> Result<()> {
+    /// The bytes of `[place, place + len)`, which are the caller's; a range that is not in the region is an error.
+    pub(super) fn own(&self, place: u64, len: u64) -> Result<&[u8]> {
         let (place, len) = self.check(place, len)?;
-        let start = bytes.len();
-        bytes.resize(start + len, 0);
-        self.region.copy_out(place, &mut bytes[start..]);
-        Ok(())
+        let address = NonNull::new(self.region.pointer(place, len))
+            .ok_or_else(|| Error::corrupt("reach a task's memory", "it is not mapped"))?;
+        // SAFETY: in bounds, mapped as long as `self`; that nobody writes there, the caller answers for.
+        Ok(unsafe { memory::own_bytes(address, len) })
     }
 
-    pub(super) fn copy_in(&self, place: u64, bytes: &[u8]) -> Result<()> {
-        let (place, _) = self.check(place, bytes.len() as u64)?;
-        self.region.copy_in(place, bytes);
+    /// Copies `parts` to `place`, one behind the other.
+    pub(super) fn copy_in(&self, place: u64, parts: &[&[u8]]) -> Result<()> {
+        let (mut place, _) = self.check(place, total(parts))?;
+        for part in parts {
+            self.region.copy_in(place, part);
+            place += part.len();
+        }
         Ok(())
     }
 
@@ -317,4 +340,10 @@ impl Board {
         }
         Ok((place as usize, len as usize))
     }
+}
+
+/// The length of all parts together.
+#[must_use]
+pub fn total(parts: &[&[u8]]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
 }

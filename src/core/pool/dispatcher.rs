@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::blocks::{Block, Blocks, Freed};
-use super::board::Board;
+use super::board::{Board, total};
 use super::layout::{
     INLINE, Kind, QUEUE, SLOT, SLOT_CAPACITY, SLOT_FUNCTION, SLOT_FUNCTION_ID, SLOT_INLINE, SLOT_KIND, SLOT_LEN,
     SLOT_NEXT, SLOT_OUTCOME, SLOT_PLACE, SLOTS, Stage, State,
@@ -17,15 +17,35 @@ use crate::sys::futex;
 /// Slots that are usable from the start; more are made usable in such steps.
 const STEP: u32 = 256;
 
-/// A task to be published.
+/// A task to be published, but for its payload.
 #[derive(Clone, Copy, Debug)]
-pub struct Task<'a> {
+pub struct Task {
     /// What to do with the payload; the worker gets it.
     pub kind: u32,
     pub function: Option<Function>,
-    pub payload: &'a [u8],
+    /// Bytes of payload.
+    pub len: u64,
     /// Bytes of result expected.
     pub room: usize,
+}
+
+/// A slot and memory for a task, taken by `reserve`. Its payload is written without holding anybody up.
+#[derive(Debug)]
+#[must_use = "publish it or give it back"]
+pub struct Reserved {
+    pub slot: u32,
+    place: u64,
+    len: u64,
+}
+
+impl Reserved {
+    /// Writes the payload.
+    pub fn write(&self, board: &Board, payload: &[&[u8]]) -> Result<()> {
+        if total(payload) != self.len {
+            return Err(Error::invalid("write a task", "it is not as long as was said"));
+        }
+        board.copy_in(self.place, payload)
+    }
 }
 
 /// A function that many tasks share, stored on the board.
@@ -52,6 +72,19 @@ pub struct Estate {
     pub lost: Vec<u32>,
     /// How many it had claimed and not started: they are published again.
     pub again: usize,
+}
+
+/// Where a result is. It stays there until its slot is released.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    place: u64,
+    pub len: u64,
+}
+
+impl Place {
+    pub fn bytes(self, board: &Board) -> Result<&[u8]> {
+        board.own(self.place, self.len)
+    }
 }
 
 #[derive(Debug)]
@@ -107,13 +140,13 @@ impl Dispatcher {
         tail - self.board.head().load(Ordering::Acquire) < QUEUE as u64 - 1
     }
 
-    /// Publishes a task; returns its slot, or nothing when all are taken. Wakes nobody (`Board::ring`).
-    pub fn publish(&mut self, task: &Task<'_>) -> Result<Option<u32>> {
+    /// Takes a slot and memory for a task; nothing when all slots are taken.
+    pub fn reserve(&mut self, task: &Task) -> Result<Option<Reserved>> {
         if !self.queue_has_room() {
             return Ok(None);
         }
         let Some(slot) = self.take_slot()? else { return Ok(None) };
-        let room = task.payload.len().max(task.room);
+        let room = (task.len as usize).max(task.room);
         let block = if room > INLINE {
             match self.allocate(room) {
                 Ok(block) => Some(block),
@@ -129,15 +162,26 @@ impl Dispatcher {
         self.in_use += 1;
         let at = self.board.layout.slot(slot);
         let region = &self.board.region;
-        region.copy_in(block.map_or(at + SLOT_INLINE, |block| block.place), task.payload);
         self.set_place(slot, block);
         region.word32(at + SLOT_KIND).store(task.kind, Ordering::Relaxed);
-        region.word64(at + SLOT_LEN).store(task.payload.len() as u64, Ordering::Relaxed);
+        region.word64(at + SLOT_LEN).store(task.len, Ordering::Relaxed);
         let (function, id) = task.function.map_or((0, 0), |function| (function.block.place as u64, function.id));
         region.word64(at + SLOT_FUNCTION).store(function, Ordering::Relaxed);
         region.word64(at + SLOT_FUNCTION_ID).store(id, Ordering::Relaxed);
-        self.enqueue(slot);
-        Ok(Some(slot))
+        let place = block.map_or(at + SLOT_INLINE, |block| block.place) as u64;
+        Ok(Some(Reserved { slot, place, len: task.len }))
+    }
+
+    /// Publishes a task whose payload is written. Wakes nobody (`Board::ring`).
+    #[allow(clippy::needless_pass_by_value)] // it is over
+    pub fn publish(&self, reserved: Reserved) {
+        self.enqueue(reserved.slot);
+    }
+
+    /// Bytes of memory that a slot's task holds, if it did not fit into the slot.
+    #[must_use]
+    pub fn held(&self, slot: u32) -> usize {
+        self.memory[slot as usize].map_or(0, |block| block.capacity)
     }
 
     fn enqueue(&self, slot: u32) {
@@ -201,6 +245,8 @@ impl Dispatcher {
     /// room they asked for.
     pub fn collect(&mut self, finished: &mut Vec<Collected>) {
         let start = finished.len();
+        // Before the stack is taken: who calls has pushed.
+        self.board.calls().store(0, Ordering::SeqCst);
         let mut link = self.board.done().swap(0, Ordering::SeqCst) as u32;
         let mut steps = 0;
         // A link that leads nowhere could only come from a process that scribbles over the board.
@@ -238,8 +284,8 @@ impl Dispatcher {
         futex::wake_all(self.board.region.word32(at));
     }
 
-    /// Copies a collected result to `bytes`.
-    pub fn read(&self, slot: u32, bytes: &mut Vec<u8>) -> Result<()> {
+    /// Where a collected result is and how long.
+    pub fn result(&self, slot: u32) -> Result<Place> {
         let at = self.board.layout.slot(slot);
         let len = self.board.region.word64(at + SLOT_LEN).load(Ordering::Relaxed);
         let (place, capacity) =
@@ -247,8 +293,7 @@ impl Dispatcher {
         if len > capacity as u64 {
             return Err(Error::corrupt("read a result", "it is longer than its place"));
         }
-        bytes.clear();
-        self.board.copy_out(place as u64, len, bytes)
+        Ok(Place { place: place as u64, len })
     }
 
     /// Gives a slot and its memory back, once its result has been read or its task is lost.

@@ -35,6 +35,8 @@ pub(super) const TAIL_AT: usize = 256;
 pub(super) const DONE_AT: usize = 320;
 /// The owner wants the event raised when the stack is this deep; 0: not at all.
 pub(super) const WAITING_AT: usize = 384;
+/// 1: a worker asks for room, however deep the stack is.
+pub(super) const CALLS_AT: usize = 388;
 /// What a worker has to say about its initializer: 0 nothing, 1 being written, 2 there.
 pub(super) const REPORT_STATE_AT: usize = 448;
 pub(super) const REPORT_LEN_AT: usize = 452;

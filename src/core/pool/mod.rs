@@ -22,6 +22,6 @@ pub mod layout;
 pub mod worker;
 
 pub use board::Board;
-pub use dispatcher::{Collected, Dispatcher, Task};
+pub use dispatcher::{Collected, Dispatcher, Place, Reserved, Task};
 pub use layout::{Closing, INLINE, Kind, Stage};
 pub use worker::Worker;

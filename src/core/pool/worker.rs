@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::board::Board;
+use super::board::{self, Board};
 use super::layout::{
     Closing, INLINE, Kind, REPORT, REPORT_LEN_AT, REPORT_STATE_AT, SEQUENCE_MASK, SLOT_CAPACITY, SLOT_FUNCTION,
     SLOT_FUNCTION_ID, SLOT_INLINE, SLOT_KIND, SLOT_LEN, SLOT_OUTCOME, SLOT_PLACE, Stage, State,
@@ -11,9 +11,9 @@ use super::layout::{
 use crate::atomic::Ordering;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
+use crate::sync::spin::Spin;
 use crate::sys::futex::{self, Woken};
 use crate::sys::process::Identity;
-use crate::sys::spin::Spin;
 
 /// Some times what waking a sleeper costs.
 const NAP: Duration = Duration::from_micros(100);
@@ -121,7 +121,9 @@ impl Worker {
         if board.spinner().compare_exchange(0, me, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return false;
         }
-        let found = self.spin.look(|| (board.untaken() > 0 || board.closing() != Closing::Open).then_some(()));
+        let found = self
+            .spin
+            .until(Deadline::NEVER, || (board.untaken() > 0 || board.closing() != Closing::Open).then_some(()));
         board.spinner().store(0, Ordering::SeqCst);
         found.is_some()
     }
@@ -163,23 +165,19 @@ impl Worker {
         Claim { slot, sequence, kind, function: (function != 0).then_some((function, id)) }
     }
 
-    /// Says that the task is being run: from here on it is not given to anybody else. Copies its payload to `bytes`.
-    pub fn start(&self, claim: &Claim, bytes: &mut Vec<u8>) -> Result<()> {
+    /// Says that the task is being run: from here on it is not given to anybody else. Returns its payload, which stays
+    /// as it is until this worker writes a result.
+    pub fn start<'a>(&'a self, claim: &'a Claim) -> Result<&'a [u8]> {
         self.step(claim, Kind::Started);
         let at = self.board.layout.slot(claim.slot);
-        let len = self.board.region.word64(at + SLOT_LEN).load(Ordering::Relaxed);
-        bytes.clear();
-        self.board.copy_out(self.place(claim), len, bytes)
+        self.board.own(self.place(claim), self.board.region.word64(at + SLOT_LEN).load(Ordering::Relaxed))
     }
 
-    /// Copies the function at `place` to `bytes`: its length, then its pickle.
-    pub fn read_function(&self, place: u64, bytes: &mut Vec<u8>) -> Result<()> {
-        bytes.clear();
-        self.board.copy_out(place, 8, bytes)?;
+    /// The pickle of the function at `place`, which stays as it is while a task that uses it is unfinished.
+    pub fn function(&self, place: u64) -> Result<&[u8]> {
         let mut length = [0; 8];
-        length.copy_from_slice(bytes);
-        bytes.clear();
-        self.board.copy_out(place + 8, u64::from_le_bytes(length), bytes)
+        length.copy_from_slice(self.board.own(place, 8)?);
+        self.board.own(place + 8, u64::from_le_bytes(length))
     }
 
     /// Bytes of result that the task's place can hold.
@@ -217,13 +215,22 @@ impl Worker {
         Some(self.capacity(claim) >= len)
     }
 
-    /// Hands the result in. It must fit (`capacity`).
-    pub fn finish(&self, claim: &Claim, outcome: u32, result: &[u8]) -> Result<()> {
+    /// Writes the result to the task's place. It must fit (`capacity`).
+    pub fn write(&self, claim: &Claim, result: &[&[u8]]) -> Result<()> {
         let at = self.board.layout.slot(claim.slot);
-        debug_assert!(result.len() as u64 <= self.capacity(claim));
+        let len = board::total(result);
+        if len > self.capacity(claim) {
+            return Err(Error::invalid("hand in a result", "it is longer than its place"));
+        }
         self.board.copy_in(self.place(claim), result)?;
+        self.board.region.word64(at + SLOT_LEN).store(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Hands in the result that was written.
+    pub fn finish(&self, claim: &Claim, outcome: u32) -> Result<()> {
+        let at = self.board.layout.slot(claim.slot);
         let region = &self.board.region;
-        region.word64(at + SLOT_LEN).store(result.len() as u64, Ordering::Relaxed);
         region.word32(at + SLOT_OUTCOME).store(outcome, Ordering::Relaxed);
         self.step(claim, Kind::Done);
         let depth = self.board.push_done(claim.slot);

@@ -5,18 +5,20 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use rsmp_core::Deadline;
+use rsmp_core::pool::board::total;
 use rsmp_core::pool::worker::{Claim, Next};
 use rsmp_core::pool::{Board, Stage, Worker};
 use rsmp_core::sys::futex::Woken;
 use rsmp_core::sys::{foreign, process};
 
-use super::{Call, FUNCTION_INSIDE, outcome};
+use super::{Call, FUNCTION_INSIDE, TAG_SHIFT, outcome};
 use crate::error::Failure;
-use crate::{block, codec, pickle};
+use crate::message::{self, Encoded, LONG};
+use crate::{block, pickle};
 
 /// Functions that a worker remembers.
 const REMEMBERED: usize = 64;
@@ -85,14 +87,7 @@ impl PoolChannel {
             return Err(PyRuntimeError::new_err("enter the pool first"));
         };
         worker.advance(Stage::Serving);
-        let mut service = Service {
-            worker: &worker,
-            failure,
-            unsendable,
-            functions: HashMap::new(),
-            payload: Vec::new(),
-            result: Vec::new(),
-        };
+        let mut service = Service { worker: &worker, failure, unsendable, functions: HashMap::new() };
         let mut completed = 0;
         while maxtasks.is_none_or(|maxtasks| completed < maxtasks) {
             match service.next(py)? {
@@ -118,8 +113,6 @@ struct Service<'a, 'py> {
     unsendable: &'a Bound<'py, PyAny>,
     /// By number; they are the same objects for every task.
     functions: HashMap<u64, Bound<'py, PyAny>>,
-    payload: Vec<u8>,
-    result: Vec<u8>,
 }
 
 impl<'py> Service<'_, 'py> {
@@ -151,40 +144,30 @@ impl<'py> Service<'_, 'py> {
     }
 
     fn run(&mut self, py: Python<'py>, claim: &Claim) -> PyResult<()> {
-        self.worker.start(claim, &mut self.payload).map_err(Failure::from)?;
         let mut function = None;
         let ending = self.call(py, claim, &mut function);
-        self.result.clear();
-        let outcome = match ending {
-            Ok(value) if value.is_none() => outcome::NOTHING,
-            Ok(value) => match codec::encode(&value, &mut self.result) {
-                Ok(()) => outcome::RETURNED,
-                Err(error) => self.refuse(error, &value)?,
+        let (outcome, encoded) = match ending {
+            Ok(value) if value.is_none() => (outcome::NOTHING, None),
+            Ok(value) => match Encoded::new(&value) {
+                Ok(encoded) => (outcome::RETURNED, Some(encoded)),
+                Err(error) => (outcome::RAISED, Some(self.refuse(error, &value)?)),
             },
             Err(error) => {
-                let value = self.failure.call1((error.into_value(py), function.as_ref()))?;
-                match codec::encode(&value, &mut self.result) {
-                    Ok(()) => outcome::RAISED,
-                    Err(error) => self.refuse(error, &value)?,
-                }
+                let error = error.into_value(py);
+                let describe = || self.failure.call1((&error, function.as_ref()));
+                // Once more should an interrupt have come in between: it must not cost the task its ending.
+                let value = describe().or_else(|_| describe())?;
+                let encoded = Encoded::new(&value).or_else(|error| self.refuse(error, &value))?;
+                (outcome::RAISED, Some(encoded))
             }
         };
         drop(function);
-        self.hand_in(py, claim, outcome)?;
-        pickle::recycle(&mut self.payload);
-        pickle::recycle(&mut self.result);
-        Ok(())
+        self.hand_in(py, claim, outcome, encoded.as_ref())
     }
 
-    /// Pickles what stands for a value that cannot be.
-    fn refuse(&mut self, error: PyErr, value: &Bound<'py, PyAny>) -> PyResult<u32> {
-        let py = value.py();
-        if !error.is_instance_of::<PyException>(py) {
-            return Err(error);
-        }
-        self.result.clear();
-        codec::encode(&self.unsendable.call1((error.into_value(py), value))?, &mut self.result)?;
-        Ok(outcome::RAISED)
+    /// What stands for a value that cannot be pickled.
+    fn refuse(&self, error: PyErr, value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
+        Encoded::new(&self.unsendable.call1((error.into_value(value.py()), value))?)
     }
 
     fn call(
@@ -195,10 +178,12 @@ impl<'py> Service<'_, 'py> {
     ) -> PyResult<Bound<'py, PyAny>> {
         let call = Call::from_kind(claim.kind)
             .ok_or_else(|| PyRuntimeError::new_err(format!("no such kind of task: {}", claim.kind)))?;
+        let payload = self.worker.start(claim).map_err(Failure::from)?;
+        let payload = message::decode_in_place(py, (claim.kind >> TAG_SHIFT) as u8, payload);
         let (function, payload) = if claim.kind & FUNCTION_INSIDE == 0 {
-            (self.function(py, claim)?, codec::decode(py, &self.payload)?)
+            (self.function(py, claim)?, payload?)
         } else {
-            let pair = codec::decode(py, &self.payload)?.cast_into::<PyTuple>()?;
+            let pair = payload?.cast_into::<PyTuple>()?;
             (pair.get_item(0)?, pair.get_item(1)?)
         };
         *called = Some(function.clone());
@@ -210,8 +195,7 @@ impl<'py> Service<'_, 'py> {
         if let Some(function) = self.functions.get(&number) {
             return Ok(function.clone());
         }
-        self.worker.read_function(place, &mut self.result).map_err(Failure::from)?;
-        let function = codec::decode(py, &self.result)?;
+        let function = pickle::loads(py, self.worker.function(place).map_err(Failure::from)?)?;
         if self.functions.len() >= REMEMBERED {
             self.functions.clear();
         }
@@ -219,27 +203,35 @@ impl<'py> Service<'_, 'py> {
         Ok(function)
     }
 
-    fn hand_in(&mut self, py: Python<'_>, claim: &Claim, mut outcome: u32) -> PyResult<()> {
-        let len = self.result.len() as u64;
-        if len > self.worker.capacity(claim) {
-            self.worker.ask_for_room(claim, len).map_err(Failure::from)?;
-            loop {
-                let granted = block::until(py, Deadline::NEVER, |slice| {
-                    Ok(self.worker.granted(claim, slice).or_else(|| self.worker.owner_is_gone().then_some(false)))
-                });
-                match granted {
-                    Ok(Some(true)) => break,
-                    Ok(_) => {
-                        self.result.clear();
-                        outcome = outcome::NO_MEMORY;
-                        break;
-                    }
-                    Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {}
-                    Err(error) => return Err(error),
-                }
+    fn hand_in(&self, py: Python<'_>, claim: &Claim, mut outcome: u32, encoded: Option<&Encoded<'_>>) -> PyResult<()> {
+        let worker = self.worker;
+        let parts = encoded.map(Encoded::parts);
+        let mut parts = parts.as_ref().map_or(&[][..], |parts| parts.as_slice());
+        let len = total(parts);
+        if len > worker.capacity(claim) && !self.ask_for_room(py, claim, len)? {
+            parts = &[];
+            outcome = outcome::NO_MEMORY;
+        }
+        if len > LONG as u64 { block::aside(py, || worker.write(claim, parts)) } else { worker.write(claim, parts) }
+            .map_err(Failure::from)?;
+        let tag = encoded.map_or(0, |encoded| u32::from(encoded.tag()));
+        worker.finish(claim, outcome | tag << TAG_SHIFT).map_err(Failure::from)?;
+        Ok(())
+    }
+
+    /// Whether the owner has given the task a place for `len` bytes.
+    fn ask_for_room(&self, py: Python<'_>, claim: &Claim, len: u64) -> PyResult<bool> {
+        let worker = self.worker;
+        worker.ask_for_room(claim, len).map_err(Failure::from)?;
+        loop {
+            let granted = block::until(py, Deadline::NEVER, |slice| {
+                Ok(worker.granted(claim, slice).or_else(|| worker.owner_is_gone().then_some(false)))
+            });
+            match granted {
+                Ok(granted) => return Ok(granted == Some(true)),
+                Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {}
+                Err(error) => return Err(error),
             }
         }
-        self.worker.finish(claim, outcome, &self.result).map_err(Failure::from)?;
-        Ok(())
     }
 }

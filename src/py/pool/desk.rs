@@ -1,25 +1,27 @@
 //! Tasks to worker processes: pickled, published on the board, told apart when they come back.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyFunction, PyModule, PyTuple, PyType};
+use rsmp_core::pool::board::total;
 use rsmp_core::pool::dispatcher::Function;
 use rsmp_core::pool::{Board, Collected, Dispatcher, Task};
 
 use super::job::{Ending, Job};
-use super::{Call, FUNCTION_INSIDE, outcome};
+use super::{Call, FUNCTION_INSIDE, TAG_SHIFT, outcome};
 use crate::error::Failure;
-use crate::{codec, pickle};
+use crate::message::{self, Encoded, LONG};
+use crate::{block, pickle};
 
 /// Functions stored on the board at one time.
 const FUNCTIONS: usize = 32;
 /// Room for results is guessed up to this size; larger ones are asked for.
-const GUESSED: usize = 8192;
-/// Payload that may be on its way, unless each worker has less than two tasks: as a pipe that fills up.
-const BUDGET: usize = 64 << 20;
+const GUESSED: usize = 16 << 20;
+/// Memory that may be on its way, unless each worker has less than two tasks: as a pipe that fills up. What is used again
+/// soon is warm, and its pages are there.
+const BUDGET: usize = 8 << 20;
 
 pub(super) struct Desk {
     books: Mutex<Books>,
@@ -32,9 +34,8 @@ struct Books {
     /// Whose task is in each slot.
     tickets: Vec<Option<Ticket>>,
     functions: Vec<Stored>,
-    /// Bytes of payload in the slots.
+    /// Bytes of memory that tasks hold.
     bytes: usize,
-    scratch: Vec<u8>,
 }
 
 struct Ticket {
@@ -50,6 +51,8 @@ struct Stored {
     object: Py<PyAny>,
     function: Function,
     users: usize,
+    /// How long its results are, more or less, once there has been one.
+    room: Option<usize>,
 }
 
 /// A task that came back.
@@ -72,12 +75,16 @@ impl Desk {
         // Replacements start before the records of the dead are vacant, and a few more may be added by hand.
         let dispatcher = Dispatcher::create(workers * 2 + 8)?;
         let board = Arc::clone(dispatcher.board());
-        let books = Books { dispatcher, tickets: Vec::new(), functions: Vec::new(), bytes: 0, scratch: Vec::new() };
+        let books = Books { dispatcher, tickets: Vec::new(), functions: Vec::new(), bytes: 0 };
         Ok(Self { books: Mutex::new(books), board, workers })
     }
 
     pub(super) fn board(&self) -> &Arc<Board> {
         &self.board
+    }
+
+    pub(super) fn workers(&self) -> u32 {
+        self.workers
     }
 
     /// Tasks that are out.
@@ -88,6 +95,17 @@ impl Desk {
     /// Whether one more task may go out.
     pub(super) fn has_room(&self) -> bool {
         self.books.lock().has_room(self.workers)
+    }
+
+    /// Whether it is known how long the results of `function` are, or cannot be.
+    pub(super) fn knows(&self, function: &Bound<'_, PyAny>) -> bool {
+        let books = self.books.lock();
+        books
+            .functions
+            .iter()
+            .rev()
+            .find(|stored| stored.object.is(function))
+            .is_none_or(|stored| stored.room.is_some())
     }
 
     /// Sends a task out. `false`: there is no room. An error of the pickler is the task's ending, given to `failed`.
@@ -104,12 +122,7 @@ impl Desk {
         if !self.has_room() {
             return Ok(false);
         }
-        let mut scratch = std::mem::take(&mut self.books.lock().scratch);
-        scratch.clear();
-        let outcome = self.pickle_and_publish(job, index, call, function, payload, &mut scratch);
-        pickle::recycle(&mut scratch);
-        self.books.lock().scratch = scratch;
-        match outcome {
+        match self.encode_and_publish(job, index, call, function, payload) {
             Ok(sent) => Ok(sent),
             Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
                 *failed = Some(Ending::failed(py, error));
@@ -119,40 +132,49 @@ impl Desk {
         }
     }
 
-    fn pickle_and_publish(
+    fn encode_and_publish(
         &self,
         job: &Arc<Job>,
         index: usize,
         call: Call,
         function: &Bound<'_, PyAny>,
         payload: &Bound<'_, PyAny>,
-        scratch: &mut Vec<u8>,
     ) -> PyResult<bool> {
-        let stored = self.stored(function, scratch)?;
-        if stored.is_some() {
-            codec::encode(payload, scratch)?;
-        } else {
-            codec::encode(PyTuple::new(function.py(), [function, payload])?.as_any(), scratch)?;
-        }
-        let kind = call as u32 | if stored.is_some() { 0 } else { FUNCTION_INSIDE };
-        let task = Task { kind, function: stored, payload: scratch, room: job.room.load(Ordering::Relaxed) };
-        let mut books = self.books.lock();
-        let Some(slot) = books.dispatcher.publish(&task).map_err(Failure::from)? else { return Ok(false) };
-        let ticket = Ticket {
-            job: Arc::clone(job),
-            index,
-            call,
-            function: stored.map(|stored| stored.id),
-            bytes: scratch.len(),
+        let py = function.py();
+        let stored = self.stored(function)?;
+        let encoded = match stored {
+            Some(_) => Encoded::new(payload)?,
+            None => Encoded::new(PyTuple::new(py, [function, payload])?.as_any())?,
         };
-        books.issue(slot, ticket);
+        let parts = encoded.parts();
+        let inside = if stored.is_some() { 0 } else { FUNCTION_INSIDE };
+        let kind = call as u32 | inside | u32::from(encoded.tag()) << TAG_SHIFT;
+        let len = total(parts.as_slice());
+        let mut books = self.books.lock();
+        let room = stored.and_then(|stored| books.stored(stored.id)?.room).unwrap_or(0);
+        let task = Task { kind, function: stored, len, room };
+        let Some(reserved) = books.dispatcher.reserve(&task).map_err(Failure::from)? else { return Ok(false) };
+        let bytes = books.dispatcher.held(reserved.slot);
+        books.bytes += bytes;
+        let ticket = Ticket { job: Arc::clone(job), index, call, function: stored.map(|stored| stored.id), bytes };
+        if len > LONG as u64 {
+            drop(books);
+            let written = block::aside(py, || reserved.write(&self.board, parts.as_slice()));
+            books = self.books.lock();
+            books.issue(reserved.slot, ticket);
+            written.map_err(Failure::from)?;
+        } else {
+            reserved.write(&self.board, parts.as_slice()).map_err(Failure::from)?;
+            books.issue(reserved.slot, ticket);
+        }
+        books.dispatcher.publish(reserved);
         drop(books);
         self.board.ring(1);
         Ok(true)
     }
 
     /// The function on the board, if it is one that is pickled by name.
-    fn stored(&self, function: &Bound<'_, PyAny>, scratch: &mut Vec<u8>) -> PyResult<Option<Function>> {
+    fn stored(&self, function: &Bound<'_, PyAny>) -> PyResult<Option<Function>> {
         let mut books = self.books.lock();
         if let Some(stored) = books.functions.iter().rev().find(|stored| stored.object.is(function)) {
             return Ok(Some(stored.function));
@@ -161,22 +183,19 @@ impl Desk {
         if !pickled_by_name(function) {
             return Ok(None);
         }
-        codec::encode(function, scratch)?;
+        let mut pickled = Vec::new();
+        pickle::dumps(function, &mut pickled)?;
         books = self.books.lock();
         // Dropped outside the lock.
         let mut evicted = None;
         if books.functions.len() >= FUNCTIONS {
-            let Some(idle) = books.functions.iter().position(|stored| stored.users == 0) else {
-                scratch.clear();
-                return Ok(None);
-            };
+            let Some(idle) = books.functions.iter().position(|stored| stored.users == 0) else { return Ok(None) };
             let stored = books.functions.remove(idle);
             books.dispatcher.drop_function(stored.function);
             evicted = Some(stored.object);
         }
-        let stored = books.dispatcher.store_function(scratch).map_err(Failure::from)?;
-        scratch.clear();
-        books.functions.push(Stored { object: function.clone().unbind(), function: stored, users: 0 });
+        let stored = books.dispatcher.store_function(&pickled).map_err(Failure::from)?;
+        books.functions.push(Stored { object: function.clone().unbind(), function: stored, users: 0, room: None });
         drop(books);
         drop(evicted);
         Ok(Some(stored))
@@ -184,7 +203,7 @@ impl Desk {
 
     /// Takes what the workers have finished. The endings are unpickled; one that cannot be is that error.
     pub(super) fn collect(&self, py: Python<'_>, mut each: impl FnMut(Return) -> PyResult<()>) -> PyResult<()> {
-        if self.board.finished() == 0 {
+        if !self.board.has_news() {
             return Ok(());
         }
         let mut finished = Vec::new();
@@ -198,27 +217,24 @@ impl Desk {
         finished: &[Collected],
         each: &mut impl FnMut(Return) -> PyResult<()>,
     ) -> PyResult<()> {
-        let mut bytes = Vec::new();
         let mut interrupted = Ok(());
         for collected in finished {
-            let (ticket, read) = {
+            let place = self.books.lock().dispatcher.result(collected.slot);
+            let mut interrupt = None;
+            let (ending, len) = match place.and_then(|place| Ok((place.bytes(&self.board)?, place.len))) {
+                Ok((bytes, len)) => (decode(py, collected.outcome, bytes, &mut interrupt), len as usize),
+                Err(error) => (Ending::failed(py, Failure::from(error).into()), 0),
+            };
+            interrupted = interrupted.and(interrupt.map_or(Ok(()), Err));
+            let ticket = {
                 let mut books = self.books.lock();
-                let read = books.dispatcher.read(collected.slot, &mut bytes);
-                (books.redeem(collected.slot), read)
+                books.redeem(collected.slot).inspect(|ticket| books.expect(ticket, len))
             };
             let Some(ticket) = ticket else { continue };
-            let ending = match read.map_err(Failure::from) {
-                Ok(()) => decode(py, collected.outcome, &bytes),
-                Err(error) => Ending::failed(py, error.into()),
-            };
-            if bytes.len() > ticket.job.room.load(Ordering::Relaxed) && bytes.len() <= GUESSED {
-                ticket.job.room.store(bytes.len(), Ordering::Relaxed);
-            }
             let bare = ending.ok && ticket.call == Call::One;
             // The others must not be lost because of one.
             interrupted = interrupted.and(each(Return { job: ticket.job, index: ticket.index, ending, bare }));
         }
-        pickle::recycle(&mut bytes);
         interrupted
     }
 
@@ -255,6 +271,23 @@ impl Desk {
 }
 
 impl Books {
+    fn stored(&mut self, id: u64) -> Option<&mut Stored> {
+        self.functions.iter_mut().rev().find(|stored| stored.function.id == id)
+    }
+
+    /// Remembers how long a result was, for the room of the next ones.
+    fn expect(&mut self, ticket: &Ticket, len: usize) {
+        let Some(stored) = ticket.function.and_then(|id| self.stored(id)) else { return };
+        let room = stored.room.unwrap_or(0);
+        stored.room = Some(match len {
+            _ if len > GUESSED => room,
+            _ if len > room => len,
+            // One long result is forgotten in time.
+            _ if len < room / 2 => room - room / 8,
+            _ => room,
+        });
+    }
+
     fn has_room(&self, workers: u32) -> bool {
         self.dispatcher.has_room() && (self.bytes < BUDGET || self.dispatcher.in_use() < workers * 2)
     }
@@ -264,10 +297,7 @@ impl Books {
         if self.tickets.len() <= slot {
             self.tickets.resize_with(slot + 1, || None);
         }
-        self.bytes += ticket.bytes;
-        if let Some(id) = ticket.function
-            && let Some(stored) = self.functions.iter_mut().rev().find(|stored| stored.function.id == id)
-        {
+        if let Some(stored) = ticket.function.and_then(|id| self.stored(id)) {
             stored.users += 1;
         }
         self.tickets[slot] = Some(ticket);
@@ -278,26 +308,36 @@ impl Books {
         self.dispatcher.release(slot);
         let ticket = self.tickets.get_mut(slot as usize)?.take()?;
         self.bytes -= ticket.bytes;
-        if let Some(id) = ticket.function
-            && let Some(stored) = self.functions.iter_mut().rev().find(|stored| stored.function.id == id)
-        {
+        if let Some(stored) = ticket.function.and_then(|id| self.stored(id)) {
             stored.users -= 1;
         }
         Some(ticket)
     }
 }
 
-fn decode(py: Python<'_>, outcome: u32, bytes: &[u8]) -> Ending {
-    let value = match outcome {
-        outcome::NOTHING => return Ending { ok: true, value: py.None() },
-        outcome::NO_MEMORY => {
-            Err(pyo3::exceptions::PyMemoryError::new_err("no shared memory for the result of a task"))
-        }
-        _ => codec::decode(py, bytes).map(Bound::unbind),
-    };
-    match value {
-        Ok(value) => Ending { ok: outcome == outcome::RETURNED, value },
-        Err(error) => Ending::failed(py, error),
+/// The ending that a worker handed in.
+///
+/// What a signal handler raises may come up in here, on the main thread. It is not the task's: what unpickles at the
+/// second try was only interrupted, and `interrupt` is for the caller.
+fn decode(py: Python<'_>, outcome: u32, bytes: &[u8], interrupt: &mut Option<PyErr>) -> Ending {
+    let (outcome, tag) = (outcome & 0xff, (outcome >> TAG_SHIFT) as u8);
+    if outcome == outcome::NOTHING {
+        return Ending { ok: true, value: py.None() };
+    }
+    if outcome == outcome::NO_MEMORY {
+        let error = pyo3::exceptions::PyMemoryError::new_err("no shared memory for the result of a task");
+        return Ending::failed(py, error);
+    }
+    let ok = outcome == outcome::RETURNED;
+    match message::decode_in_place(py, tag, bytes) {
+        Ok(value) => Ending { ok, value: value.unbind() },
+        Err(first) => match message::decode_in_place(py, tag, bytes) {
+            Ok(value) => {
+                *interrupt = Some(first);
+                Ending { ok, value: value.unbind() }
+            }
+            Err(error) => Ending::failed(py, error),
+        },
     }
 }
 

@@ -12,8 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::pool::{Closing, Stage};
+use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process;
-use rsmp_core::sys::spin::Spin;
 
 use super::Call;
 use super::channel::PoolChannel;
@@ -153,8 +153,10 @@ impl PoolEngine {
         self.check(py)?;
         let job = Arc::new(Job::single(Attached::default()));
         self.enlist(&job);
-        let (call, payload) = arguments(args, kwds)?;
-        self.send_or_feed(py, &job, call, func, &payload)?;
+        self.begin(py, &job, || {
+            let (call, payload) = arguments(args, kwds)?;
+            self.send_or_feed(py, &job, call, func, &payload)
+        })?;
         self.result(py, &job)
     }
 
@@ -174,8 +176,10 @@ impl PoolEngine {
         self.check(py)?;
         let result = class.call1((pool, callback, error_callback))?;
         let job = PoolResult::job(&result)?;
-        let (call, payload) = arguments(args, kwds)?;
-        self.send_or_feed(py, &job, call, func, &payload)?;
+        self.begin(py, &job, || {
+            let (call, payload) = arguments(args, kwds)?;
+            self.send_or_feed(py, &job, call, func, &payload)
+        })?;
         Ok(result)
     }
 
@@ -193,7 +197,7 @@ impl PoolEngine {
         let chunk = chunksize.max(0).unsigned_abs();
         let job = Arc::new(Job::map(py, length, chunk, Attached::default())?);
         self.enlist(&job);
-        self.feed_map(py, &job, func, iterable, length, chunk, spread, true)?;
+        self.begin(py, &job, || self.feed_map(py, &job, func, iterable, length, chunk, spread, true))?;
         self.result(py, &job)
     }
 
@@ -210,7 +214,8 @@ impl PoolEngine {
         spread: bool,
     ) -> PyResult<()> {
         let job = PoolResult::job(result)?;
-        self.feed_map(py, &job, func, iterable, length, chunksize.max(0).unsigned_abs(), spread, false)
+        let chunk = chunksize.max(0).unsigned_abs();
+        self.begin(py, &job, || self.feed_map(py, &job, func, iterable, length, chunk, spread, false))
     }
 
     /// Submit the items of `iterable` for the `IMapIterator` that is `result`.
@@ -225,13 +230,15 @@ impl PoolEngine {
         buffersize: Option<usize>,
     ) -> PyResult<()> {
         let job = PoolIterator::job(result)?;
-        match Feed::items(Arc::clone(&job), false, func, iterable, chunksize, None, buffersize) {
-            Ok(feed) => self.feed(py, feed),
-            Err(error) => {
-                self.settle_error(py, &job, 0, error)?;
-                self.end(py, &job, 1)
+        self.begin(py, &job, || {
+            match Feed::items(Arc::clone(&job), false, func, iterable, chunksize, None, buffersize) {
+                Ok(feed) => self.feed(py, feed),
+                Err(error) => {
+                    self.settle_error(py, &job, 0, error)?;
+                    self.end(py, &job, 1)
+                }
             }
-        }
+        })
     }
 
     /// Submit tasks as the standard task queue takes them: `(job, index, function, args, kwds)` each, then `set_length`.
@@ -411,6 +418,23 @@ impl PoolEngine {
         }
     }
 
+    /// So many tasks of a job go out before the first one has come back, if nothing is known of their results.
+    pub(super) fn first(&self) -> usize {
+        match &self.backend {
+            Backend::Processes(desk) => desk.workers() as usize * 2,
+            Backend::Threads(_) => 0,
+        }
+        .max(64)
+    }
+
+    /// Whether it is known how long the results of `function` are, or does not matter.
+    pub(super) fn knows(&self, function: &Bound<'_, PyAny>) -> bool {
+        match &self.backend {
+            Backend::Processes(desk) => desk.knows(function),
+            Backend::Threads(_) => true,
+        }
+    }
+
     pub(super) fn has_room(&self) -> bool {
         match &self.backend {
             Backend::Processes(desk) => desk.has_room(),
@@ -473,6 +497,16 @@ impl PoolEngine {
         let (call, payload) = arguments(&args, &kwds)?;
         // Results of a map arrive in lists here, as its functions are the standard library's.
         self.send(&job, index, call, &function, &payload).map(|_| ())
+    }
+
+    /// Sends out what a job begins with. Should that be interrupted, nobody will ever hold the job: it is over.
+    fn begin(&self, py: Python<'_>, job: &Arc<Job>, send: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
+        send().inspect_err(|error| {
+            let value = error.clone_ref(py).into_value(py).into_any();
+            if job.fail(py, &value) == Progress::Complete && self.completed(py, job).is_ok() {
+                self.announce();
+            }
+        })
     }
 
     fn send_or_feed(
@@ -629,6 +663,9 @@ impl PoolEngine {
         ending: Ending,
         bare: bool,
     ) -> PyResult<bool> {
+        if !job.begun.load(Ordering::Relaxed) {
+            job.begun.store(true, Ordering::Relaxed);
+        }
         match job.settle(py, index, ending, bare)? {
             Progress::Nothing => Ok(false),
             Progress::Item => Ok(true),

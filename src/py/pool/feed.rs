@@ -150,6 +150,10 @@ impl Items {
                 Some(held) => held.into_bound(py),
                 None if self.limit.is_some_and(|limit| *next >= limit) => break,
                 None if !engine.has_room() => return Ok(Advance::NoRoom),
+                // The first results say how much room the others need.
+                None if *next == engine.first() && !job.begun.load(Ordering::Relaxed) && !engine.knows(&function) => {
+                    return Ok(Advance::NoRoom);
+                }
                 None => match self.take(py) {
                     Ok(Some(payload)) => payload,
                     Ok(None) => break,

@@ -55,8 +55,8 @@ pub(super) struct Job {
     ready: AtomicBool,
     /// Whether a callback will have to be run.
     pub(super) watched: bool,
-    /// The largest result so far, to guess the room for the next one.
-    pub(super) room: AtomicUsize,
+    /// Whether a task has come back.
+    pub(super) begun: AtomicBool,
     /// What its tasks call, for messages.
     pub(super) function: OnceLock<Py<PyAny>>,
     /// Results a caller has taken from a stream.
@@ -92,7 +92,7 @@ impl Job {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             ready: AtomicBool::new(false),
             watched: attached.callback.is_some() || attached.error_callback.is_some(),
-            room: AtomicUsize::new(0),
+            begun: AtomicBool::new(false),
             function: OnceLock::new(),
             taken: AtomicUsize::new(0),
             state: Mutex::new(State { shape, attached }),

@@ -43,11 +43,14 @@ enum Call {
 /// Set in a task's kind: the payload is a pair, and its first half is the function.
 const FUNCTION_INSIDE: u32 = 1 << 8;
 
+/// How the payload is to be read (the tag of `message`), above what to do with it or how it ended.
+const TAG_SHIFT: u32 = 16;
+
 /// How a task ended, and what its payload is.
 mod outcome {
-    /// A pickled result.
+    /// A result.
     pub(super) const RETURNED: u32 = 0;
-    /// A pickled exception.
+    /// An exception.
     pub(super) const RAISED: u32 = 1;
     /// The result was None; no payload.
     pub(super) const NOTHING: u32 = 2;
@@ -57,7 +60,7 @@ mod outcome {
 
 impl Call {
     fn from_kind(kind: u32) -> Option<Self> {
-        Some(match kind & !FUNCTION_INSIDE {
+        Some(match kind & 0xff {
             0 => Self::Full,
             1 => Self::Plain,
             2 => Self::One,

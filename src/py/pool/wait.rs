@@ -97,16 +97,17 @@ impl PoolEngine {
             if self.supervised.load(Ordering::Acquire) { Arc::from([]) } else { Arc::clone(&self.sentinels.lock()) };
         let patient = if stream { (self.in_use() / 4).min(STREAM_BATCH) } else { 0 };
         let woken = block::until(py, deadline, |slice| {
-            if depth == 1 && self.spin.look(|| (board.finished() > 0).then_some(())).is_some() {
+            if depth == 1 && self.spin.until(Deadline::NEVER, || (board.has_news()).then_some(())).is_some() {
                 return Ok(Some(Woken::default()));
             }
             if patient > 1 {
                 let woken = sleep(board, false, &sentinels, patient, slice.capped(MOMENT))?;
-                if woken.is_some() || board.finished() > 0 {
+                if woken.is_some() || board.has_news() {
                     return Ok(Some(woken.unwrap_or_default()));
                 }
             }
-            sleep(board, false, &sentinels, depth, slice)
+            let woken = sleep(board, false, &sentinels, depth, slice)?;
+            Ok(woken.or_else(|| board.has_news().then(Woken::default)))
         })?;
         Ok(woken.unwrap_or_default())
     }
@@ -146,13 +147,13 @@ impl PoolEngine {
             let woken = block::until(py, Deadline::NEVER, |slice| {
                 if patient > 1 {
                     let woken = sleep(board, true, &sentinels, patient, slice.capped(MOMENT))?;
-                    if woken.is_some() || board.finished() > 0 {
+                    if woken.is_some() || board.has_news() {
                         return Ok(Some(woken.unwrap_or_default()));
                     }
                 }
                 let woken = sleep(board, true, &sentinels, u32::from(leads), slice)?;
                 // What nobody waits for is taken in now and then, so that its memory is free again.
-                Ok(woken.or_else(|| (board.finished() > 0).then(Woken::default)))
+                Ok(woken.or_else(|| (board.has_news()).then(Woken::default)))
             })?;
             drop(lead);
             if woken.unwrap_or_default().worker_ended {
