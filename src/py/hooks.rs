@@ -36,11 +36,11 @@ const NAMES: [&str; 6] = ["_send_bytes", "_send", "_recv_bytes", "_recv", "_poll
 struct Own {
     names: [Py<PyString>; NAMES.len()],
     methods: [Py<PyAny>; NAMES.len()],
-    /// The standard class: it does by the hooks what the native one does by itself.
-    standard: Py<PyAny>,
 }
 
 static OWN: PyOnceLock<Own> = PyOnceLock::new();
+/// The standard class: it does by the hooks what the native one does by itself.
+static STANDARD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The class last found to replace nothing.
 static UNTOUCHED: Known = Known::nothing();
@@ -75,19 +75,22 @@ pub(crate) fn are_own(connection: &Bound<'_, Connection>, hooks: &[Hook]) -> PyR
 
 /// The standard class's method `name`, which goes through the hooks.
 pub(crate) fn inherited<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    own(py)?.standard.bind(py).getattr(name)
+    let standard = STANDARD.get_or_try_init(py, || {
+        let module = py.import("rsmp._stdlib")?.getattr("load")?.call1(("connection",))?;
+        module.getattr("Connection").map(Bound::unbind)
+    })?;
+    standard.bind(py).getattr(name)
 }
 
+/// Imports nothing: connections are closed while the interpreter shuts down too.
 fn own(py: Python<'_>) -> PyResult<&Own> {
     OWN.get_or_try_init(py, || {
         let class = py.get_type::<Connection>();
         let names = NAMES.map(|name| PyString::intern(py, name));
         let methods = names.iter().map(|name| class.getattr(name).map(Bound::unbind)).collect::<PyResult<Vec<_>>>()?;
-        let standard = py.import("rsmp._stdlib")?.getattr("load")?.call1(("connection",))?;
         Ok(Own {
             names: names.map(Bound::unbind),
             methods: methods.try_into().map_err(|_| PyRuntimeError::new_err("hooks"))?,
-            standard: standard.getattr("Connection")?.unbind(),
         })
     })
 }

@@ -8,6 +8,8 @@ import pickle
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -877,3 +879,9 @@ def test_xml(mp):
         assert client.recv() == {"answer": 42}
         client.close()
         thread.join()
+
+
+def test_connections_left_open_at_exit_are_silent(mp):
+    code = f"import {mp.__name__} as mp; ends = mp.Pipe(); mp.left = ends; import sys; sys.modules['left'] = mp"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
