@@ -62,6 +62,7 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
                 _child.run_forked(_start, process_obj, parent, lifeline)
         finally:
             os.close(parent)
+        _rsmp.forked(pid)
         self._take(pid)
 
     def _take(self, pid: int) -> None:

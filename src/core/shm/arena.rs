@@ -306,8 +306,9 @@ pub fn attach(id: u64, ticket: Option<Ticket>, file: impl FnOnce() -> Result<Own
 
 /// The fork this thread has just made gave the child `pid`: a child killed before its first step is then seen as dead.
 pub fn forked(pid: u32) {
-    let Some(child) = Identity::of_process(pid) else { return };
-    for (arena, ticket) in TICKETS.take() {
+    let tickets = TICKETS.take();
+    let Some(child) = (if tickets.is_empty() { None } else { Identity::of_process(pid) }) else { return };
+    for (arena, ticket) in tickets {
         if let Some(ticket) = ticket {
             // It changes nothing when the child came first.
             let _ = arena.participants().arrive(ticket, child);
