@@ -375,12 +375,12 @@ class _SemLock(_Shared):
 class Lock(_SemLock):
     """A lock that any process or thread may release."""
 
-    def _open(self) -> None: ...
+    def _open(self, robust: bool) -> None: ...
 
 class RLock(_SemLock):
     """A lock that the thread that holds it may take again."""
 
-    def _open(self) -> None: ...
+    def _open(self, robust: bool) -> None: ...
 
 class Semaphore(_SemLock):
     """A counter that waits at zero."""

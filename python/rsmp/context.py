@@ -110,13 +110,13 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
 
         return Pipe(duplex)
 
-    def Lock(self) -> Any:
-        """Return a lock that any process or thread may release."""
-        return _load("synchronize").Lock(ctx=self.get_context())
+    def Lock(self, *, robust: bool = False) -> Any:
+        """Return a lock that any process or thread may release; ``robust`` as in `synchronize.OwnerDiedError`."""
+        return _load("synchronize").Lock(ctx=self.get_context(), robust=robust)
 
-    def RLock(self) -> Any:
-        """Return a lock that its holder may acquire again."""
-        return _load("synchronize").RLock(ctx=self.get_context())
+    def RLock(self, *, robust: bool = False) -> Any:
+        """Return a lock that its holder may acquire again; ``robust`` as in `synchronize.OwnerDiedError`."""
+        return _load("synchronize").RLock(ctx=self.get_context(), robust=robust)
 
     def Condition(self, lock: Any = None) -> Any:
         """Return a condition variable on ``lock``, a new RLock by default."""

@@ -28,13 +28,29 @@ def _settle(ctx: Any) -> None:
         context._default_context.get_context()
 
 
-class Lock(_rsmp.Lock, _standard.Lock):  # type: ignore[name-defined,misc]
-    """A lock that any process or thread may release."""
+class OwnerDiedError(context.ProcessError):  # type: ignore[misc]
+    """The process ``pid`` died while it held a robust lock: what the lock protects may be in any state.
 
-    def __init__(self, *, ctx: Any) -> None:
+    ``Lock(robust=True)`` and ``RLock(robust=True)`` raise it once for each such death, to the next to acquire the lock:
+    ``acquire`` then has the lock, to mend what it protects and release it; ``with`` leaves the lock free. The end of a
+    thread alone is not noticed.
+    """
+
+    def __init__(self, message: str, pid: int) -> None:
+        super().__init__(message, pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Lock(_rsmp.Lock, _standard.Lock):  # type: ignore[name-defined,misc]
+    """A lock that any process or thread may release; ``robust`` as in `OwnerDiedError`."""
+
+    def __init__(self, *, ctx: Any, robust: bool = False) -> None:
         if ctx is None:
             _settle(ctx)
-        self._open()
+        self._open(robust)
 
     def __getstate__(self) -> Any:
         return self._share()
@@ -44,12 +60,12 @@ class Lock(_rsmp.Lock, _standard.Lock):  # type: ignore[name-defined,misc]
 
 
 class RLock(_rsmp.RLock, _standard.RLock):  # type: ignore[name-defined,misc]
-    """A lock that the thread that holds it may take again."""
+    """A lock that the thread that holds it may take again; ``robust`` as in `OwnerDiedError`."""
 
-    def __init__(self, *, ctx: Any) -> None:
+    def __init__(self, *, ctx: Any, robust: bool = False) -> None:
         if ctx is None:
             _settle(ctx)
-        self._open()
+        self._open(robust)
 
     def __getstate__(self) -> Any:
         return self._share()

@@ -21,6 +21,15 @@ MODULES = [
 ADDED = {
     *(f"pool.{kind}.{name}" for kind in ("Pool", "ThreadPool") for name in ("imap", "imap_unordered")),
     *(f"shared_memory.SharedMemory{end}" for end in ("", ".__init__")),
+    *(f"synchronize.{name}{end}" for name in ("Lock", "RLock") for end in ("", ".__init__")),
+    *(
+        f"context.{kind}Context.{name}"
+        for kind in ("Base", "Fork", "ForkServer", "Spawn")
+        for name in ("Lock", "RLock")
+    ),
+    *(f"context.DefaultContext.{name}" for name in ("Lock", "RLock")),
+    "Lock",
+    "RLock",
 }
 
 

@@ -328,6 +328,39 @@ def test_a_killed_holder_keeps_its_lock(ctx, start):
     assert lock.acquire(timeout=1)
 
 
+@pytest.mark.rsmp_only("robust locks")
+@pytest.mark.parametrize("name", ["Lock", "RLock"])
+def test_the_next_owner_of_a_robust_lock_learns_of_the_death(ctx, start, name):
+    from rsmp.synchronize import OwnerDiedError
+
+    lock, ready = getattr(ctx, name)(robust=True), ctx.Semaphore(0)
+
+    def die_holding():
+        process = start(hold_for_ever, lock, ready)
+        assert ready.acquire(timeout=30)
+        assert not lock.acquire(False)
+        assert not lock.acquire(timeout=0.1)
+        kill(process)
+        return process.pid
+
+    pid = die_holding()
+    with pytest.raises(OwnerDiedError, match=f"process {pid} died while holding it") as caught:
+        lock.acquire()
+    assert caught.value.pid == pid
+    assert lock._semlock._is_mine()
+    lock.release()
+    with lock:
+        pass
+    die_holding()
+    with pytest.raises(OwnerDiedError), lock:
+        pytest.fail("it was not to be entered")
+    assert not lock.locked()
+    die_holding()
+    with pytest.raises(OwnerDiedError):
+        lock.acquire(False)
+    lock.release()
+
+
 @pytest.mark.rsmp_only("gh-75158: notify waits for the dead")
 def test_a_killed_waiter_hangs_no_notifier(ctx, start):
     condition, ready = ctx.Condition(), ctx.Semaphore(0)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rsmp_core::Deadline;
 use rsmp_core::atomic::{AtomicU32, AtomicU64, Ordering};
+use rsmp_core::error::Kind;
 use rsmp_core::shm::arena::{self, Cell};
 use rsmp_core::sync::barrier::{Arrival, Barrier, End};
 use rsmp_core::sync::condition::{self, Condition};
@@ -134,11 +135,14 @@ fn a_dead_holders_lock_is_inherited_by_one() {
     assert!(!dead.is_alive());
     assert!(lock.try_acquire(dead));
     assert!(!lock.acquire(me(), &Spin::new(), soon()), "not without asking for it");
-    assert!(lock.inherit(dead, me()));
-    assert!(!lock.inherit(dead, me()));
+    let error = lock.acquire_robust(me(), &Spin::new(), soon()).unwrap_err();
+    assert_eq!(*error.kind(), Kind::OwnerDied { pid: dead.pid() });
     assert_eq!(lock.holder(), Some(me()));
+    assert_eq!(lock.inherit(me()), None, "the holder lives");
+    assert_eq!(lock.acquire_robust(me(), &Spin::new(), soon()), Ok(false));
     assert!(lock.release());
-    assert!(!lock.inherit(dead, me()));
+    assert_eq!(lock.inherit(me()), None);
+    assert_eq!(lock.acquire_robust(me(), &Spin::new(), soon()), Ok(true));
 }
 
 #[test]

@@ -11,13 +11,19 @@
 //! Whoever has slept takes the lock with `WAITERS`, because more may sleep; at worst that costs one wake for nobody.
 //! Taking is an Acquire that pairs with the Release of letting go.
 
+use core::time::Duration;
+
 use crate::atomic::{AtomicU64, Ordering};
 use crate::clock::Deadline;
+use crate::error::{Error, Kind, Result};
 use crate::sync::spin::Spin;
 use crate::sys::futex::{self, Woken};
 use crate::sys::process::Identity;
 
 const WAITERS: u64 = 1 << 31;
+
+/// How often those who wait for a robust lock look whether its holder lives.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Lock<'a>(&'a AtomicU64);
@@ -74,14 +80,28 @@ impl<'a> Lock<'a> {
         word != 0
     }
 
-    /// Takes the lock over from `dead`, a holder that no longer lives. `false` when it no longer holds it.
+    /// Takes the lock over from a holder whose process is dead; returns it.
     #[must_use]
-    pub fn inherit(self, dead: Identity, me: Identity) -> bool {
+    pub fn inherit(self, me: Identity) -> Option<Identity> {
         let word = self.0.load(Ordering::Relaxed);
-        Identity::from_word(word) == Some(dead) && {
-            let mine = me.to_word() | (word & WAITERS);
-            self.0.compare_exchange(word, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let dead = Identity::from_word(word).filter(|holder| !holder.is_alive())?;
+        let mine = me.to_word() | (word & WAITERS);
+        let inherited = self.0.compare_exchange(word, mine, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        inherited.then_some(dead)
+    }
+
+    /// As `acquire`, and as `inherit` when that comes to nothing: then it fails with `OwnerDied`, and the lock is held.
+    pub fn acquire_robust(self, me: Identity, spin: &Spin, until: Deadline) -> Result<bool> {
+        // The dead wake nobody, so those who wait look more often than others.
+        if self.try_acquire(me) {
+            return Ok(true);
         }
+        let inherit = || match self.inherit(me) {
+            Some(dead) => Err(Error::new("acquire a lock", Kind::OwnerDied { pid: dead.pid() })),
+            None => Ok(false),
+        };
+        inherit()?;
+        if self.acquire(me, spin, until.capped(LOOK)) { Ok(true) } else { inherit() }
     }
 
     #[inline]

@@ -9,6 +9,7 @@
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::clock::Deadline;
+use crate::error::Result;
 use crate::sync::lock::Lock;
 use crate::sync::spin::Spin;
 use crate::sys::process::Identity;
@@ -88,14 +89,13 @@ impl<'a> RLock<'a> {
         self.depth.store(depth, Ordering::Relaxed);
     }
 
-    /// As `Lock::inherit`, at depth 1.
-    #[must_use]
-    pub fn inherit(self, dead: Identity, me: Identity) -> bool {
-        let inherited = self.lock.inherit(dead, me);
-        if inherited {
+    /// As `Lock::acquire_robust`, at depth 1.
+    pub fn acquire_robust(self, me: Identity, spin: &Spin, until: Deadline) -> Result<bool> {
+        let acquired = self.lock.acquire_robust(me, spin, until);
+        if self.is_held_by(me) {
             self.depth.store(1, Ordering::Relaxed);
         }
-        inherited
+        acquired
     }
 
     /// How often `me` holds it.

@@ -70,6 +70,8 @@ impl Guard {
         // held again; a second one says that somebody insists.
         let insistent = |acquire: &dyn Fn() -> PyResult<bool>| match acquire() {
             Ok(_) => Ok(()),
+            // Held all the same: it was a dead process's.
+            Err(first) if self.is_mine(py)? => Err(first),
             Err(first) => acquire().and(Err(first)),
         };
         match self {

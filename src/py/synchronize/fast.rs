@@ -1,7 +1,8 @@
 //! `acquire`, `release` and `with` by the interpreter's cheapest calling convention, for what needs no waiting.
 //!
 //! These are called more than all else, and take what is free in less time than a call by the usual entry takes.
-//! Whatever is out of the ordinary (waiting, arguments, errors) is left to the usual methods, as `_acquire` and `_release`.
+//! Whatever is out of the ordinary (waiting, arguments, errors) is left to the usual methods, as `_acquire`, `_release`
+//! and `_enter`.
 //!
 //! # Safety
 //! The functions are reached only through method descriptors of the class `T`, which check that `self` is one of its
@@ -82,8 +83,8 @@ unsafe extern "C" fn acquire<T: Held>(
             if count == 0 && value::<T>(this).take() {
                 return truth(true);
             }
-            if count == 1 && *args == ffi::Py_False() {
-                return truth(value::<T>(this).take());
+            if count == 1 && *args == ffi::Py_False() && value::<T>(this).take() {
+                return truth(true);
             }
         }
         call(intern!(attached(), "_acquire"), this, args, count, names)
@@ -102,7 +103,12 @@ unsafe extern "C" fn release<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyO
 
 unsafe extern "C" fn enter<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: see the module header.
-    unsafe { acquire::<T>(this, ptr::null(), 0, ptr::null_mut()) }
+    unsafe {
+        if value::<T>(this).take() {
+            return truth(true);
+        }
+        call(intern!(attached(), "_enter"), this, ptr::null(), 0, ptr::null_mut())
+    }
 }
 
 unsafe extern "C" fn exit<T: Held>(
@@ -143,8 +149,8 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
             c"__exit__($self, /, *args)\n--\n\nGive it back.",
         ),
     ];
-    for name in ["acquire", "release"] {
-        class.setattr(format!("_{name}"), class.getattr(name)?)?;
+    for (name, kept) in [("acquire", "_acquire"), ("release", "_release"), ("__enter__", "_enter")] {
+        class.setattr(kept, class.getattr(name)?)?;
     }
     for (name, function, flags, doc) in methods {
         // The interpreter keeps the definition as long as the class.

@@ -4,6 +4,7 @@ use pyo3::exceptions::PyAssertionError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
+use rsmp_core::atomic::Ordering;
 use rsmp_core::shm::arena::{self, LINE};
 use rsmp_core::sync::rlock;
 use rsmp_core::sync::spin::Spin;
@@ -13,6 +14,9 @@ use super::fast::Held;
 use super::{Block, KIND_RECURSIVE, Place, deadline};
 use crate::error::Failure;
 use crate::{arena as pickles, block};
+
+/// In the cell, never changed: whether the death of a holder is told to the next one.
+const ROBUST_AT: usize = 16;
 
 #[pyclass(module = "rsmp._rsmp", subclass, frozen)]
 pub(crate) struct RLock {
@@ -27,10 +31,19 @@ impl RLock {
         Ok(rlock::RLock::new(cell.word64(0), cell.word32(8)))
     }
 
+    fn is_robust(&self) -> PyResult<bool> {
+        Ok(self.place.get()?.word32(ROBUST_AT).load(Ordering::Relaxed) != 0)
+    }
+
     #[cold]
     pub(super) fn wait(&self, py: Python<'_>, deadline: Deadline) -> PyResult<bool> {
         let (lock, me) = (self.lock()?, Identity::current());
-        let acquired = block::until(py, deadline, |until| Ok(lock.acquire(me, &self.spin, until).then_some(())))?;
+        let robust = self.is_robust()?;
+        let acquired = block::until(py, deadline, |until| {
+            let acquired =
+                if robust { lock.acquire_robust(me, &self.spin, until)? } else { lock.acquire(me, &self.spin, until) };
+            Ok(acquired.then_some(()))
+        })?;
         Ok(acquired.is_some())
     }
 
@@ -39,7 +52,12 @@ impl RLock {
         if self.lock()?.try_acquire(Identity::current()) {
             return Ok(true);
         }
-        deadline.map_or(Ok(false), |deadline| self.wait(py, deadline))
+        match deadline {
+            Some(deadline) => self.wait(py, deadline),
+            // One that a dead process holds is as good as free.
+            None if self.is_robust()? => self.wait(py, Deadline::PASSED),
+            None => Ok(false),
+        }
     }
 
     pub(super) fn is_mine(&self) -> PyResult<bool> {
@@ -87,8 +105,10 @@ impl RLock {
     }
 
     /// Gives the lock its memory, free.
-    fn _open(&self) -> PyResult<()> {
-        self.place.set(arena::allocate(LINE).map_err(Failure::from)?)
+    fn _open(&self, robust: bool) -> PyResult<()> {
+        let cell = arena::allocate(LINE).map_err(Failure::from)?;
+        cell.word32(ROBUST_AT).store(u32::from(robust), Ordering::Relaxed);
+        self.place.set(cell)
     }
 
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -113,6 +133,15 @@ impl RLock {
     #[pyo3(signature = (block=Block::Default, timeout=None))]
     fn acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         self.acquire_by(py, deadline(block, timeout)?)
+    }
+
+    /// What `fast` leaves. The body of the `with` does not run when this raises, so it leaves the lock free.
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        let acquired = self.acquire_by(py, Some(Deadline::NEVER));
+        if acquired.is_err() && self.is_mine()? {
+            self.let_go()?;
+        }
+        acquired
     }
 
     /// What `fast` leaves: it tells what is wrong.

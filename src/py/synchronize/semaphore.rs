@@ -171,6 +171,11 @@ impl Semaphore {
         self.acquire_by(py, deadline(block, timeout)?)
     }
 
+    /// What `fast` leaves.
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        self.acquire_by(py, Some(Deadline::NEVER))
+    }
+
     /// What `fast` leaves: it tells what is wrong.
     fn release(&self) -> PyResult<()> {
         self.give_back()
