@@ -305,7 +305,7 @@ impl Standard {
     fn machine(&self, py: Python<'_>) -> PyResult<Machine> {
         let sink = Bound::new(py, Sink::default())?;
         let pickler = self.pickler.bind(py).call1((&sink, self.protocol))?;
-        self.finish(pickler, sink)
+        self.finish(&pickler, sink)
     }
 
     fn machine_apart(&self, py: Python<'_>) -> PyResult<Machine> {
@@ -313,10 +313,10 @@ impl Standard {
         let arguments = PyDict::new(py);
         arguments.set_item(intern!(py, "buffer_callback"), sink.getattr(intern!(py, "keep"))?)?;
         let pickler = self.pickler.bind(py).call((&sink, APART), Some(&arguments))?;
-        self.finish(pickler, sink)
+        self.finish(&pickler, sink)
     }
 
-    fn finish(&self, pickler: Bound<'_, PyAny>, sink: Bound<'_, Sink>) -> PyResult<Machine> {
+    fn finish(&self, pickler: &Bound<'_, PyAny>, sink: Bound<'_, Sink>) -> PyResult<Machine> {
         let py = pickler.py();
         pickler.setattr(intern!(py, "dispatch_table"), &self.reducers)?;
         Ok(Machine {

@@ -25,6 +25,7 @@ use crate::message::{self, Encoded};
 const SIMPLE_QUEUE_BYTES: u64 = 1 << 20;
 
 /// An argument of which only the truth counts.
+#[derive(Clone, Copy)]
 struct Truth(bool);
 
 impl<'py> FromPyObject<'_, 'py> for Truth {
@@ -387,13 +388,13 @@ impl Reader {
         self.channel.reader_closed.load(Ordering::Relaxed)
     }
 
-    #[getter]
-    fn readable(&self) -> bool {
+    #[classattr]
+    fn readable() -> bool {
         true
     }
 
-    #[getter]
-    fn writable(&self) -> bool {
+    #[classattr]
+    fn writable() -> bool {
         false
     }
 
@@ -436,11 +437,13 @@ impl Reader {
         Ok(pickled)
     }
 
+    #[allow(clippy::unused_self)]
     fn send(&self, obj: &Bound<'_, PyAny>) -> PyResult<()> {
         let _ = obj;
         Err(PyOSError::new_err("connection is read-only"))
     }
 
+    #[allow(clippy::unused_self)]
     #[pyo3(signature = (buf, offset=0, size=None))]
     fn send_bytes(&self, buf: &Bound<'_, PyAny>, offset: isize, size: Option<isize>) -> PyResult<()> {
         let _ = (buf, offset, size);
@@ -471,13 +474,13 @@ impl Writer {
         self.channel.writer_closed.load(Ordering::Relaxed)
     }
 
-    #[getter]
-    fn readable(&self) -> bool {
+    #[classattr]
+    fn readable() -> bool {
         false
     }
 
-    #[getter]
-    fn writable(&self) -> bool {
+    #[classattr]
+    fn writable() -> bool {
         true
     }
 
@@ -506,6 +509,7 @@ impl Writer {
         })
     }
 
+    #[allow(clippy::unused_self)]
     fn recv(&self) -> PyResult<()> {
         Err(PyOSError::new_err("connection is write-only"))
     }

@@ -77,7 +77,10 @@ class TestMemory:
         q = ctx.SimpleQueue()
         process = ctx.Process(target=put_all, args=(q, [b"x" * 10_000] * 1000))
         process.start()
-        time.sleep(0.5)
+        deadline = time.monotonic() + 30
+        while q._memory < 64 << 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
         assert process.is_alive()
         assert 64 << 10 <= q._memory < 4 * MIB
         for _ in range(1000):

@@ -4,9 +4,10 @@
 //! process; then the head is committed. Whoever dies before that leaves the record to the next consumer, who leases the
 //! slab anew: the record says whose turn it is, not the slab.
 
+use core::hint;
 use std::sync::Arc;
 
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
 use crate::error::{Error, Result};
 use crate::ring::layout::{INLINE, Mark, RECORD, RecordWord};
 use crate::ring::stream::Table;
@@ -17,12 +18,17 @@ use crate::sys::robust::Guard;
 /// Bytes copied out before the lock is let go of.
 const BATCH: usize = 64 << 10;
 
+/// Nanoseconds between two looks for an item. A consumer that takes each item the moment it is put makes both sides fetch
+/// every cache line from the other CPU; looking a little less often, it finds several at a time, and a stream goes twice as
+/// fast.
+const LOOK: u64 = 1_300;
+
 /// Memory of free slabs that a drained queue keeps warm.
 const KEPT: u64 = 4 << 20;
 /// The same for a class of large slabs that is being used again and again: two of them, up to this much.
 const KEPT_LARGE: u64 = 128 << 20;
 /// From which use on a class counts as used again and again.
-const REUSED: u32 = 3;
+const REUSED: u32 = 2;
 
 /// A long payload taken from the queue: memory that is this process's alone until dropped.
 #[derive(Debug)]
@@ -188,7 +194,14 @@ impl Ring {
 
     /// Waits at most to `until` for something to get; returns early for any reason or none.
     pub fn wait(&self, until: Deadline) {
-        if self.item_spin.until(until, || (!self.is_empty()).then_some(())).is_none() {
+        let look = || {
+            let next = clock::now() + LOOK;
+            while clock::now() < next {
+                hint::spin_loop();
+            }
+            (!self.is_empty()).then_some(())
+        };
+        if self.item_spin.until(until, look).is_none() {
             self.header().items.sleep(until, || self.is_empty());
         }
     }

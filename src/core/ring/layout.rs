@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(offsets, [32, 128, 256, 384, 512, 640, 768, 896, 1408]);
         assert_eq!((size_of::<Side>(), offset_of!(Side, mark), size_of::<Commit>()), (128, 64, 56));
         assert_eq!(HEADER, 4096);
-        assert_eq!(FIRST_TABLE_WORD, 896 | 6);
+        assert_eq!(FIRST_TABLE_WORD, 896 + 6);
     }
 
     #[test]
