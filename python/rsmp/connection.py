@@ -59,7 +59,7 @@ class Listener(_standard.Listener):  # type: ignore[name-defined,misc]
         if self._listener is None:
             raise OSError("listener is closed")
         connection = self._listener.accept()
-        if self._authkey or (self._authkey is not None and sys.version_info >= (3, 12)):
+        if self._authkey is not None:
             _authenticate(connection, self._authkey, (deliver_challenge, answer_challenge))
         return connection
 

@@ -845,6 +845,18 @@ def test_keys_are_bytes():
         connection.Client(listener.address, authkey="text")
 
 
+@pytest.mark.rsmp_only("before 3.13 the standard listener takes an empty key for none")
+def test_an_empty_key_is_a_key(mp):
+    results = []
+    with connection.Listener(authkey=b"") as listener:
+        thread = in_thread(serve, listener, results)
+        with connection.Client(listener.address, authkey=b"") as client:
+            client.send(1)
+            assert client.recv() == 2
+        thread.join()
+    assert not results
+
+
 def test_addresses():
     assert connection.address_type(("localhost", 0)) == "AF_INET"
     assert connection.address_type("/tmp/x") == "AF_UNIX"
