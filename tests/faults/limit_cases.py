@@ -1,0 +1,189 @@
+"""Limits of descriptors, address space and file size: an error that says so, and everything goes on."""
+
+import errno
+import gc
+import os
+import resource
+
+from harness import case, raises, wait_until
+
+from under_test import submodule
+
+MIB = 1 << 20
+
+
+def nothing():
+    pass
+
+
+def double(x):
+    return 2 * x
+
+
+def limit(kind, value):
+    resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
+
+
+def size():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+
+def held():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@case()
+def no_descriptors_left(ctx):
+    # What the engine keeps open is opened before.
+    ctx.Process(target=nothing).start()
+    submodule("process").active_children()
+    q, lock, value = ctx.Queue(), ctx.Lock(), ctx.Value("i")
+    ends = ctx.Pipe()
+    highest = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    normal = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    kept = []
+    makers = {
+        "Pipe": ctx.Pipe,
+        "Queue": ctx.Queue,
+        "SimpleQueue": ctx.SimpleQueue,
+        "Process": lambda: ctx.Process(target=nothing).start(),
+        "Pool": lambda: ctx.Pool(1),
+        "Manager": ctx.Manager,
+        "Listener": submodule("connection").Listener,
+    }
+    for spare in range(4):
+        for name, make in makers.items():
+            submodule("process").active_children()
+            limit(resource.RLIMIT_NOFILE, normal)
+            before = held()
+            limit(resource.RLIMIT_NOFILE, highest + spare)
+            fillers = []
+            try:
+                while True:
+                    fillers.append(os.dup(0))
+            except OSError:
+                pass
+            for _ in range(spare):
+                os.close(fillers.pop())
+            made = []
+            try:
+                for _ in range(8):
+                    made.append(make())
+            except Exception as error:
+                causes = [error, error.__cause__, error.__context__]
+                number = [getattr(cause, "errno", None) for cause in causes]
+                assert errno.EMFILE in number or isinstance(error, EOFError), (name, spare, error)
+            else:
+                assert name == "Process" and ctx.get_start_method() == "fork", (name, spare)
+            # What is there works.
+            q.put(1)
+            assert q.get() == 1
+            with lock:
+                value.value += 1
+            ends[0].send(2)
+            assert ends[1].recv() == 2
+            for filler in fillers:
+                os.close(filler)
+            limit(resource.RLIMIT_NOFILE, normal)
+            for it in made:
+                for method in ("terminate", "shutdown", "close"):
+                    getattr(it, method, nothing)()
+                if hasattr(it, "join") and hasattr(it, "_pool"):
+                    it.join()
+            made, it = [], None
+
+            def settled(before=before):
+                gc.collect()
+                submodule("process").active_children()
+                return held() <= before + 1
+
+            try:
+                wait_until(settled, 3)
+            except AssertionError:
+                raise AssertionError(
+                    f"{name} with {spare} descriptors to spare left some: {before} -> {held()}"
+                ) from None
+    child = ctx.Process(target=nothing)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert not kept
+
+
+@case()
+def no_address_space_left(ctx):
+    q = ctx.Queue()
+    q.put(1)
+    assert q.get() == 1
+    big = bytes(64 * MIB)
+    limit(resource.RLIMIT_AS, size() + 40 * MIB)
+    raises(MemoryError, q.put, big)
+    raises(MemoryError, q.put, [big, big])
+    q.put("works")
+    assert q.get() == "works"
+    receiver, sender = ctx.Pipe()
+    raises(MemoryError, sender.send, [big, 1])
+    sender.send("works")
+    assert receiver.recv() == "works"
+    raises((MemoryError, OSError), ctx.Array, "b", 200 * MIB)
+    locks = [ctx.Lock() for _ in range(1000)]
+    assert all(lock.acquire(block=False) for lock in locks)
+    limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+    q.put(big)
+    assert len(q.get()) == 64 * MIB
+
+
+@case()
+def little_address_space_from_the_start(ctx):
+    """Everything works within two gigabytes, and with what is reserved counted."""
+    limit(resource.RLIMIT_AS, size() + 2048 * MIB)
+    q, lock, event, value = ctx.Queue(), ctx.Lock(), ctx.Event(), ctx.Value("i", 3)
+    child = ctx.Process(target=use, args=(q, lock, event, value))
+    child.start()
+    assert q.get(timeout=20) == (3, 100_000)
+    child.join()
+    assert child.exitcode == 0
+    with ctx.Pool(2) as pool:
+        assert pool.map(double, range(100)) == [2 * n for n in range(100)]
+        assert len(pool.apply(double, (bytes(MIB),))) == 2 * MIB
+
+
+def use(q, lock, event, value):
+    with lock:
+        q.put((value.value, len(bytes(100_000))))
+    event.set()
+
+
+@case()
+def no_larger_files(ctx):
+    q = ctx.Queue()
+    pool = ctx.Pool(1, limit, (resource.RLIMIT_FSIZE, 8 * MIB))
+    other = ctx.Pool(1)
+    pool.apply(double, (1,))
+    normal = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    limit(resource.RLIMIT_FSIZE, 8 * MIB)
+    raises(MemoryError, q.put, bytes(20 * MIB))
+    q.put("works")
+    assert q.get() == "works"
+    raises((MemoryError, OSError), ctx.Array, "b", 20 * MIB)
+    raises(MemoryError, other.apply_async(double, (bytes(20 * MIB),)).get, 10)
+    # Here the owner finds no room for what a worker has.
+    raises(Exception, other.apply_async(bytes, (20 * MIB,)).get, 10)
+    assert other.apply_async(double, (4,)).get(10) == 8
+    raises((MemoryError, OSError), submodule("shared_memory").SharedMemory, create=True, size=20 * MIB)
+    made = []
+    error = raises((MemoryError, OSError), lambda: [made.append(ctx.Lock()) for _ in range(400_000)])
+    assert made and str(error)
+    assert all(lock.acquire(block=False) for lock in made[:1000])
+    del made
+    limit(resource.RLIMIT_FSIZE, normal)
+    # A worker that may not write more than that does not need to.
+    try:
+        assert len(pool.apply_async(bytes, (20 * MIB,)).get(10)) == 20 * MIB
+    except MemoryError:
+        pass
+    assert pool.apply_async(double, (4,)).get(10) == 8
+    assert len(other.apply_async(bytes, (20 * MIB,)).get(10)) == 20 * MIB
+    for it in (pool, other):
+        it.terminate()
+        it.join()

@@ -1,0 +1,212 @@
+"""Faults around processes: parents that die, starts that leave nothing, interrupts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import harness
+from harness import Within, case, is_running, kill, wait_until
+
+from under_test import submodule
+
+
+def sleep(*_):
+    time.sleep(60)
+
+
+def spawn_program(name, ctx, **options):
+    command = [sys.executable, os.path.join(harness.HERE, "harness.py"), "process_cases", name, ctx.get_start_method()]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, **options)
+
+
+def get_for_ever(q):
+    q.get()
+
+
+def have_a_child(ctx_name, q):
+    from under_test import mp
+
+    child = mp.get_context(ctx_name).Process(target=sleep, daemon=True)
+    child.start()
+    q.put(child.pid)
+    sleep()
+
+
+def family(ctx):
+    """Start one child of every kind, say who they are, and wait to be killed."""
+    q = ctx.Queue()
+    lasting = ctx.Process(target=have_a_child, args=(ctx.get_start_method(), q))
+    daemon = ctx.Process(target=sleep, daemon=True)
+    getter = ctx.Process(target=get_for_ever, args=(ctx.Queue(),), daemon=True)
+    ignoring = ctx.Process(target=ignore_and_sleep, daemon=True)
+    for process in (lasting, daemon, getter, ignoring):
+        process.start()
+    busy, idle = ctx.Pool(2), ctx.Pool(2)
+    busy.map_async(sleep, range(4), 1)
+    manager = ctx.Manager()
+    shared = manager.list([1])
+    assert shared[0] == 1
+    pids = {"lasting": [lasting.pid, q.get(timeout=20)], "daemon": [daemon.pid], "getter": [getter.pid]}
+    pids["ignoring"] = [ignoring.pid]
+    for name, pool in (("busy", busy), ("idle", idle)):
+        pids[name] = [process.pid for process in pool._pool]
+    pids["manager"] = [manager._process.pid]
+    if ctx.get_start_method() == "forkserver":
+        pids["forkserver"] = [submodule("forkserver")._forkserver._forkserver_pid]
+    time.sleep(0.2)
+    print(json.dumps(pids), flush=True)
+    sleep()
+
+
+def ignore_and_sleep():
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGIO):
+        signal.signal(number, signal.SIG_IGN)
+    sleep()
+
+
+@case(standard="fails", limit=30)
+def the_parent_is_killed(ctx):
+    names = set(os.listdir("/dev/shm"))
+    program = spawn_program("family", ctx)
+    line = program.stdout.readline()
+    assert line, program.stderr.read()
+    family = json.loads(line)
+    everybody = [pid for pids in family.values() for pid in pids]
+    assert all(map(is_running, everybody))
+    program.kill()
+    died = time.monotonic()
+    program.wait()
+    doomed = [pid for name, pids in family.items() if name != "lasting" for pid in pids]
+    while any(map(is_running, doomed)) and time.monotonic() - died < 1:
+        time.sleep(0.01)
+    left = [name for name, pids in family.items() if name != "lasting" and any(map(is_running, pids))]
+    assert not left, f"alive after a second: {left}"
+    time.sleep(0.2)
+    assert all(map(is_running, family["lasting"])), "a child that is no daemon, and its daemon, live on"
+    os.kill(family["lasting"][0], signal.SIGKILL)
+    wait_until(lambda: not is_running(family["lasting"][1]), 1.0)
+    wait_until(lambda: not (set(os.listdir("/dev/shm")) - names), 3.0)
+
+
+def nothing():
+    pass
+
+
+def exit_with(code):
+    os._exit(code)
+
+
+@case()
+def many_starts_leave_nothing(ctx):
+    submodule("resource_tracker").ensure_running()
+    fork = ctx.get_start_method() == "fork"
+
+    def start(count):
+        for n in range(count // 5):
+            processes = [ctx.Process(target=exit_with, args=(n % 100,)) for _ in range(5)]
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join()
+                assert process.exitcode == n % 100
+
+    def held():
+        return sorted(os.listdir("/proc/self/fd"))
+
+    start(5)
+    before = held()
+    start(400 if fork else 60 if ctx.get_start_method() == "spawn" else 200)
+    wait_until(lambda: len(held()) <= len(before), 2)
+    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+    states = [open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] for pid in children]
+    assert "Z" not in states
+    # Killed, dropped without a join, closed without a start: the same.
+    for _ in range(20):
+        process = ctx.Process(target=sleep)
+        process.start()
+        kill(process)
+        assert process.exitcode == -signal.SIGKILL
+        ctx.Process(target=nothing).start()
+        ctx.Process(target=nothing).close()
+    del process
+    submodule("process").active_children()
+
+    def settled():
+        submodule("process").active_children()
+        return len(held()) <= len(before)
+
+    wait_until(settled, 5)
+
+
+def interrupted(ctx):
+    """A program that is interrupted in a call of its pool."""
+    pool = ctx.Pool(2)
+    call = os.environ["CALL"]
+    pool.map(nothing_of, range(4))
+    print("ready", flush=True)
+    if call == "map":
+        pool.map(sleep, range(4), 1)
+    elif call == "with":
+        with pool:
+            pool.apply_async(sleep).get()
+    elif call == "imap":
+        list(pool.imap(sleep, range(4)))
+    else:
+        sleep()
+
+
+def nothing_of(_):
+    pass
+
+
+@case(standard="fails")
+def an_interrupt_ends_a_program_with_a_pool(ctx):
+    for call in ("map", "with", "imap", "sleep"):
+        program = spawn_program("interrupted", ctx, env={**os.environ, "CALL": call})
+        assert program.stdout.readline() == "ready\n", program.stderr.read()
+        time.sleep(0.15)
+        # To the whole group, as a terminal does.
+        os.killpg(program.pid, signal.SIGINT)
+        with Within(1.0):
+            out, error = program.communicate(timeout=10)
+        assert error.count("Traceback") == 1 and error.rstrip().endswith("KeyboardInterrupt"), (call, error)
+        assert program.returncode in (1, -signal.SIGINT), (call, program.returncode)
+
+
+def die_of(number):
+    os.kill(os.getpid(), number)
+    time.sleep(10)
+
+
+@case()
+def exit_codes_of_killed_children(ctx):
+    for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT, signal.SIGUSR1):
+        child = ctx.Process(target=die_of, args=(number,))
+        child.start()
+        with Within(5):
+            child.join()
+        assert child.exitcode == -number
+        child.close()
+
+
+@case(standard="fails")
+def the_fork_server_is_killed(ctx):
+    """Its idle children live; the next start makes a new server."""
+    child = ctx.Process(target=sleep, daemon=True)
+    child.start()
+    if ctx.get_start_method() == "forkserver":
+        server = submodule("forkserver")._forkserver._forkserver_pid
+        os.kill(server, signal.SIGKILL)
+        time.sleep(0.1)
+    other = ctx.Process(target=nothing)
+    other.start()
+    with Within(10):
+        other.join()
+        assert other.exitcode == 0
+        child.kill()
+        child.join()
+    assert not is_running(child.pid)
