@@ -24,6 +24,9 @@ use crate::pickle;
 /// Containers nested deeper are left to pickle, which knows how to raise `RecursionError`.
 const DEEPEST: usize = 100;
 
+/// Bytes of the longest token without its text, and some to spare.
+const LONGEST_TOKEN: usize = 32;
+
 /// Appends the message for `object` to `out`; when it raises, `out` is as before.
 pub(crate) fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     let start = out.len();
@@ -85,6 +88,7 @@ impl<'a> Encoder<'a> {
     /// Writes one value; `None` when it must be pickled.
     #[inline]
     fn value(&mut self, object: *mut ffi::PyObject, place: Place, depth: usize) -> Option<()> {
+        self.make_room(0)?;
         // SAFETY: attached, and `object` is alive: the caller's, or referenced from a container that is. Only exact
         // types are looked into, by the functions made for them; none of these calls runs Python code.
         unsafe {
@@ -105,6 +109,7 @@ impl<'a> Encoder<'a> {
                     return None;
                 }
                 let text = std::slice::from_raw_parts(text.cast::<u8>(), length.cast_unsigned());
+                self.make_room(text.len())?;
                 self.text(object, Token::Str(text), length <= 1, place)?;
             } else if class == &raw mut ffi::PyFloat_Type {
                 self.write(Token::Float(ffi::PyFloat_AS_DOUBLE(object)));
@@ -115,6 +120,7 @@ impl<'a> Encoder<'a> {
             } else if class == &raw mut ffi::PyBytes_Type {
                 let length = ffi::PyBytes_Size(object).cast_unsigned();
                 let bytes = std::slice::from_raw_parts(ffi::PyBytes_AsString(object).cast::<u8>(), length);
+                self.make_room(length)?;
                 self.text(object, Token::Bytes(bytes), length <= 1, place)?;
             } else if class == &raw mut ffi::PyDict_Type {
                 return self.dict(object, place, depth);
@@ -175,6 +181,15 @@ impl<'a> Encoder<'a> {
             if numbered {
                 self.numbers.get_mut(&object.addr())?.open = false;
             }
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn make_room(&mut self, text: usize) -> Option<()> {
+        // Without memory it is left to the pickler, which says so by an exception.
+        if self.out.capacity() - self.out.len() < LONGEST_TOKEN + text {
+            self.out.try_reserve(LONGEST_TOKEN + text).ok()?;
         }
         Some(())
     }

@@ -100,14 +100,13 @@ impl<'py> Encoded<'py> {
             return Ok(());
         }
         self.tag = APART;
-        let pickled = self.scratch.split_off(1);
-        self.scratch.clear();
         let lengths = self.buffers.iter().map(PyUntypedBuffer::len_bytes);
-        for word in [self.buffers.len(), pickled.len()].into_iter().chain(lengths) {
-            self.scratch.extend_from_slice(&(word as u64).to_ne_bytes());
-        }
-        self.scratch.resize(self.scratch.len().next_multiple_of(ALIGNMENT), 0);
-        self.scratch.extend_from_slice(&pickled);
+        let words = [self.buffers.len(), self.scratch.len() - 1].into_iter().chain(lengths);
+        let mut head: Vec<u8> = words.flat_map(|word| (word as u64).to_ne_bytes()).collect();
+        head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
+        pickle::make_room(&mut self.scratch, head.len())?;
+        // In the place of the byte that says it is a pickle.
+        self.scratch.splice(..1, head);
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! and strings need no pickler at all.
 
 use parking_lot::Mutex;
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyMemoryError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyType};
@@ -83,6 +83,7 @@ impl Sink {
 
     fn write(&mut self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(bytes) = data.cast_exact::<PyBytes>() {
+            make_room(&mut self.bytes, bytes.as_bytes().len())?;
             self.bytes.extend_from_slice(bytes.as_bytes());
             return Ok(());
         }
@@ -90,6 +91,7 @@ impl Sink {
         let raw = data.py().import("pickle")?.getattr("PickleBuffer")?.call1((data,))?.call_method0("raw")?;
         let buffer = PyBuffer::<u8>::get(&raw)?;
         let start = self.bytes.len();
+        make_room(&mut self.bytes, buffer.len_bytes())?;
         self.bytes.resize(start + buffer.len_bytes(), 0);
         buffer.copy_to_slice(data.py(), &mut self.bytes[start..])
     }
@@ -123,6 +125,7 @@ pub(crate) fn dumps(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
     if let Some(class) = standard.replaced(py)? {
         let pickled = class.call_method1(intern!(py, "dumps"), (object,))?;
         let buffer = PyBuffer::<u8>::get(&pickled)?;
+        make_room(out, buffer.len_bytes())?;
         out.resize(start + buffer.len_bytes(), 0);
         return buffer.copy_to_slice(py, &mut out[start..]);
     }
@@ -239,6 +242,11 @@ pub(crate) fn loads_with<'py>(data: &Bound<'py, PyAny>, buffers: &Bound<'py, PyL
     let arguments = PyDict::new(py);
     arguments.set_item(intern!(py, "buffers"), buffers)?;
     standard(py)?.loads.bind(py).call((data,), Some(&arguments))
+}
+
+/// Makes room for `more` bytes: where there is no memory for a message, that is the message's error, not the program's end.
+pub(crate) fn make_room(bytes: &mut Vec<u8>, more: usize) -> PyResult<()> {
+    bytes.try_reserve(more).map_err(|_| PyMemoryError::new_err(format!("no memory for a message of {more} bytes")))
 }
 
 /// Forgets the scratch space of a message that was unusually large.

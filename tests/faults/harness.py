@@ -1,10 +1,11 @@
-"""What a fault case is, and how it is run: in an interpreter of its own, under a time limit, and nothing may outlive it.
+"""What a fault case is, and how it is run: in an interpreter of its own, under a time limit, leaving nothing.
 
 A case is a function of a context; it passes when it returns. ``python harness.py MODULE CASE METHOD`` runs one. The
 interpreter leads a session of its own and carries a token in its environment, which its descendants inherit: that is
 how those that it left are found, and ended.
 """
 
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -77,10 +78,8 @@ class Run:
         time.sleep(0.1)
         while found := self.left():
             for pid in found:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             time.sleep(0.01)
 
 

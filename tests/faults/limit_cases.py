@@ -1,5 +1,6 @@
 """Limits of descriptors, address space and file size: an error that says so, and everything goes on."""
 
+import contextlib
 import errno
 import gc
 import os
@@ -41,7 +42,6 @@ def no_descriptors_left(ctx):
     ends = ctx.Pipe()
     highest = max(map(int, os.listdir("/proc/self/fd"))) + 1
     normal = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    kept = []
     makers = {
         "Pipe": ctx.Pipe,
         "Queue": ctx.Queue,
@@ -70,9 +70,8 @@ def no_descriptors_left(ctx):
                 for _ in range(8):
                     made.append(make())
             except Exception as error:
-                causes = [error, error.__cause__, error.__context__]
-                number = [getattr(cause, "errno", None) for cause in causes]
-                assert errno.EMFILE in number or isinstance(error, EOFError), (name, spare, error)
+                numbers = [getattr(it, "errno", None) for it in (error, error.__cause__, error.__context__)]
+                assert errno.EMFILE in numbers or isinstance(error, (EOFError, FileNotFoundError)), (name, spare, error)
             else:
                 assert name == "Process" and ctx.get_start_method() == "fork", (name, spare)
             # What is there works.
@@ -107,7 +106,6 @@ def no_descriptors_left(ctx):
     child.start()
     child.join()
     assert child.exitcode == 0
-    assert not kept
 
 
 @case()
@@ -171,17 +169,15 @@ def no_larger_files(ctx):
     raises(Exception, other.apply_async(bytes, (20 * MIB,)).get, 10)
     assert other.apply_async(double, (4,)).get(10) == 8
     raises((MemoryError, OSError), submodule("shared_memory").SharedMemory, create=True, size=20 * MIB)
-    made = []
-    error = raises((MemoryError, OSError), lambda: [made.append(ctx.Lock()) for _ in range(400_000)])
-    assert made and str(error)
-    assert all(lock.acquire(block=False) for lock in made[:1000])
-    del made
+    locks = []
+    error = raises((MemoryError, OSError), locks.extend, (ctx.Lock() for _ in range(400_000)))
+    assert locks and str(error)
+    assert all(lock.acquire(block=False) for lock in locks[:1000])
+    del locks
     limit(resource.RLIMIT_FSIZE, normal)
     # A worker that may not write more than that does not need to.
-    try:
+    with contextlib.suppress(MemoryError):
         assert len(pool.apply_async(bytes, (20 * MIB,)).get(10)) == 20 * MIB
-    except MemoryError:
-        pass
     assert pool.apply_async(double, (4,)).get(10) == 8
     assert len(other.apply_async(bytes, (20 * MIB,)).get(10)) == 20 * MIB
     for it in (pool, other):

@@ -1,5 +1,6 @@
 """Faults in pools."""
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -344,19 +345,19 @@ def workers_killed_at_random_while_they_return_results(ctx):
     seed = int(os.environ.get("RSMP_SEED", random.randrange(1 << 30)))
     print("seed", seed)
     chance = random.Random(seed)
-    runs = ctx.Array("i", 400, lock=False)
+    runs, runners = (ctx.Array("i", 400, lock=False) for _ in range(2))
     begun = time.monotonic()
-    with ctx.Pool(2, share, (runs,)) as pool:
+    with ctx.Pool(2, share, (runs, runners)) as pool:
         results = [pool.apply_async(count_run, (n, chance.choice([10, 1000, 300_000]))) for n in range(400)]
         lost = 0
         while not all(result.ready() for result in results):
             time.sleep(chance.random() * (0.03 if ctx.get_start_method() == "fork" else 0.3))
             if time.monotonic() - begun < 1.5:
-                victim = chance.choice(pool._pool)
-                try:
-                    os.kill(victim.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                # Those that have run a task: what ends before it is ready counts as a failed start.
+                victims = sorted(pids(pool).intersection(runners))
+                if victims:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(chance.choice(victims), signal.SIGKILL)
             assert time.monotonic() - begun < 20
         for n, result in enumerate(results):
             try:
@@ -372,13 +373,15 @@ def workers_killed_at_random_while_they_return_results(ctx):
 shared = None
 
 
-def share(array):
+def share(*arrays):
     global shared
-    shared = array
+    shared = arrays
 
 
 def count_run(n, size):
-    shared[n] += 1
+    runs, runners = shared
+    runs[n] += 1
+    runners[n] = os.getpid()
     time.sleep(0.002)
     return bytes([n % 256]) * size
 

@@ -87,7 +87,7 @@ def a_producer_is_killed_while_it_waits_for_room(ctx):
         for producer in producers:
             kill(producer)
         while not q.empty():
-            label, n, payload = q.get()
+            _, n, payload = q.get()
             assert payload == bytes([n % 256]) * size
         with Within(0.6):
             q.put("works")
@@ -204,13 +204,13 @@ def relay(source, target):
 
 @case(standard="hangs", limit=30)
 def producers_and_consumers_are_killed_at_random(ctx):
-    """Every item that comes through is whole, comes once, and in its producer's order."""
+    """Every item that comes through is whole and comes once."""
     seed = int(os.environ.get("RSMP_SEED", random.randrange(1 << 30)))
     seconds = float(os.environ.get("RSMP_STRESS", 2.0))
     print("seed", seed)
     chance = random.Random(seed)
     first, second = ctx.Queue(100), ctx.Queue()
-    processes, label, received, kills, last = [], 0, 0, 0, {}
+    processes, label, received, kills = [], 0, 0, 0
     seen: dict[int, set[int]] = {}
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
@@ -228,11 +228,8 @@ def producers_and_consumers_are_killed_at_random(ctx):
             except queue.Empty:
                 continue
             assert payload.count(bytes([n % 256])) == len(payload) > 0
-            # Two relays may swap two items; nothing comes twice.
             assert n not in seen.setdefault(who, set())
-            assert n > last.get(who, -1) - 50
             seen[who].add(n)
-            last[who] = max(n, last.get(who, -1))
             received += 1
         kill(processes.pop(chance.randrange(len(processes))))
         kills += 1

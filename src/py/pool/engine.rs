@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -753,7 +753,13 @@ impl PoolEngine {
     pub(super) fn give(py: Python<'_>, ending: Option<Ending>) -> PyResult<Bound<'_, PyAny>> {
         match ending {
             Some(Ending { ok: true, value }) => Ok(value.into_bound(py)),
-            Some(Ending { ok: false, value }) => Err(PyErr::from_value(value.into_bound(py))),
+            Some(Ending { ok: false, value }) => {
+                if value.bind(py).is_instance_of::<PyKeyboardInterrupt>() {
+                    // Ctrl-C goes to the workers, too: here it is this process's own interrupt that counts.
+                    py.check_signals()?;
+                }
+                Err(PyErr::from_value(value.into_bound(py)))
+            }
             None => {
                 Err(super::module(py)?.getattr("_terminated")?.call0().map_or_else(|error| error, PyErr::from_value))
             }
