@@ -120,26 +120,27 @@ impl<'py> Service<'_, 'py> {
         let mut woken = false;
         loop {
             if let Some(next) = self.worker.claim() {
+                if next == Next::Leave {
+                    heed_signals(py)?;
+                }
                 return Ok(next);
             }
             if self.worker.watch() {
                 continue;
             }
             let nap = std::mem::take(&mut woken);
-            let outcome = block::until(py, Deadline::NEVER, |slice| {
+            let why = block::until(py, Deadline::NEVER, |slice| {
                 if nap {
                     self.worker.nap();
                     return Ok(Some(Woken::Interrupted));
                 }
                 Ok(Some(self.worker.wait(slice)))
-            });
-            match outcome {
-                Ok(Some(Woken::TimedOut)) if self.worker.owner_is_gone() => return Ok(Next::Leave),
-                Ok(why) => woken = why == Some(Woken::Changed),
-                // Meant for the program, which has the pool's owner to tell its workers what to do.
-                Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {}
-                Err(error) => return Err(error),
+            })?;
+            heed_signals(py)?;
+            if why == Some(Woken::TimedOut) && self.worker.owner_is_gone() {
+                return Ok(Next::Leave);
             }
+            woken = why == Some(Woken::Changed);
         }
     }
 
@@ -233,5 +234,14 @@ impl<'py> Service<'_, 'py> {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Runs signal handlers between tasks. Ctrl-C is meant for the program, whose pool's owner tells its workers what to do:
+/// it must not reach a later task, nor the end of the worker.
+fn heed_signals(py: Python<'_>) -> PyResult<()> {
+    match py.check_signals() {
+        Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => Ok(()),
+        outcome => outcome,
     }
 }

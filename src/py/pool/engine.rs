@@ -1,5 +1,6 @@
 //! `PoolEngine`: the owner's side of a pool.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::pool::{Closing, Stage};
 use rsmp_core::sync::spin::Spin;
-use rsmp_core::sys::process;
+use rsmp_core::sys::{poll, process};
 
 use super::Call;
 use super::channel::PoolChannel;
@@ -23,6 +24,7 @@ use super::job::{Attached, Ending, Job, Progress};
 use super::lobby::Lobby;
 use super::result::{PoolIterator, PoolResult};
 use super::shop::{Order, Shop};
+use crate::block;
 use crate::error::Failure;
 
 const RUNNING: u8 = 0;
@@ -31,6 +33,9 @@ const TERMINATED: u8 = 2;
 
 /// Orders that threads may have waiting; the rest stays with whoever makes them.
 const ORDERS: u32 = 256;
+
+/// Within this time an interrupt reaches every process that it is for.
+const INTERRUPTED: Duration = Duration::from_millis(20);
 
 #[allow(clippy::large_enum_variant)] // one for each pool
 pub(super) enum Backend {
@@ -755,8 +760,9 @@ impl PoolEngine {
             Some(Ending { ok: true, value }) => Ok(value.into_bound(py)),
             Some(Ending { ok: false, value }) => {
                 if value.bind(py).is_instance_of::<PyKeyboardInterrupt>() {
-                    // Ctrl-C goes to the workers, too: here it is this process's own interrupt that counts.
-                    py.check_signals()?;
+                    // Ctrl-C goes to the workers, too, and may reach them first: this process's own is what counts.
+                    let mut nobody = poll::Set::default();
+                    block::until(py, Deadline::after(INTERRUPTED), |slice| nobody.wait(slice).map(|_| None::<()>))?;
                 }
                 Err(PyErr::from_value(value.into_bound(py)))
             }
