@@ -283,8 +283,9 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
             for process in exited:
                 util.debug("cleaning up worker %d", process.pid)
                 process.join()
-                self._pool.remove(process)
+                # Buried first: if Ctrl-C comes in between, it is found again.
                 stage = engine.bury(process.pid, functools.partial(_lost, process.pid, process.exitcode))
+                self._pool.remove(process)
                 self._failures = 0 if stage in ("serving", "left") else self._failures + 1
             if self._failures > self._processes + 1 and engine.serving == 0:
                 engine.break_down(self._why_broken(exited[-1].exitcode if exited else None))

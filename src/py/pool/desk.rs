@@ -238,21 +238,22 @@ impl Desk {
         interrupted
     }
 
-    /// Settles what a dead worker leaves. Returns the tasks that died with it, and whether it got past its initializer.
+    /// Settles what a dead worker leaves. Returns the tasks that died with it, how far it had come, and
+    /// what was raised meanwhile.
     pub(super) fn bury(
         &self,
         py: Python<'_>,
         pid: u32,
         mut each: impl FnMut(Return) -> PyResult<()>,
-    ) -> PyResult<(Vec<Lost>, Option<rsmp_core::pool::Stage>)> {
+    ) -> (Vec<Lost>, Option<rsmp_core::pool::Stage>, PyResult<()>) {
         let mut finished = Vec::new();
         let mut books = self.books.lock();
         let estate = books.dispatcher.bury(pid, &mut finished);
         let lost = estate.lost.iter().filter_map(|&slot| books.redeem(slot)).collect::<Vec<_>>();
         drop(books);
-        self.hand_over(py, &finished, &mut each)?;
+        let outcome = self.hand_over(py, &finished, &mut each);
         let lost = lost.into_iter().map(|ticket| Lost { job: ticket.job, index: ticket.index }).collect();
-        Ok((lost, estate.stage))
+        (lost, estate.stage, outcome)
     }
 
     /// The jobs of the tasks that are out.

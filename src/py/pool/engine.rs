@@ -274,14 +274,21 @@ impl PoolEngine {
     /// task that died with it. Return how far it came: None if it never began, else "initializer", "failed", "serving" or "left".
     fn bury(&self, py: Python<'_>, pid: u32, lost: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
         let Backend::Processes(desk) = &self.backend else { return Ok(None) };
-        let (tasks, stage) =
-            desk.bury(py, pid, |back| self.settle(py, &back.job, back.index, back.ending, back.bare).map(|_| ()))?;
+        let (tasks, stage, mut outcome) =
+            desk.bury(py, pid, |back| self.settle(py, &back.job, back.index, back.ending, back.bare).map(|_| ()));
+        // Whatever is raised meanwhile, by the handler of a signal perhaps: a task that nobody settles is waited for
+        // without end.
         for task in tasks {
             let function = task.job.function.get().map(|function| function.bind(py));
-            let error = lost.call1((function, task.index))?.unbind();
-            self.settle(py, &task.job, task.index, Ending { ok: false, value: error }, false)?;
+            let error = || lost.call1((function, task.index));
+            let ending = match error().or_else(|first| error().inspect(|_| outcome = Err(first))) {
+                Ok(error) => Ending { ok: false, value: error.unbind() },
+                Err(error) => Ending::failed(py, error),
+            };
+            outcome = outcome.and(self.settle(py, &task.job, task.index, ending, false).map(|_| ()));
         }
         self.announce();
+        outcome?;
         Ok(stage.map(|stage| match stage {
             Stage::Entered | Stage::Vacant => "initializer",
             Stage::Failed => "failed",
