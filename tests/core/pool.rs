@@ -267,7 +267,7 @@ impl Model {
                     |hand: &mut (Claim, bool)| !hand.1 || worker.granted(&hand.0, Deadline::PASSED).is_some();
                 if let Some((claim, _)) = self.hands[which].pop_if(answered) {
                     let len = len.min(worker.capacity(&claim) as usize);
-                    finish(&worker, &claim, 0, &vec![2; len]);
+                    finish(worker, &claim, 0, &vec![2; len]);
                 }
             }
             Step::Ask(which) => {
@@ -300,7 +300,7 @@ impl Model {
         self.done += collect(&mut self.pool).len();
         for (worker, hand) in self.workers.iter().zip(&mut self.hands) {
             for (claim, _) in hand.drain(..) {
-                finish(&worker, &claim, 0, b"");
+                finish(worker, &claim, 0, b"");
             }
         }
         while let Some(Next::Task(claim)) = self.workers[0].claim() {
