@@ -16,7 +16,10 @@ $(BIN)/.ready: Makefile
 	@touch $@
 
 develop: $(BIN)/.ready ## build the extension into .venv (optimised)
-	@PATH=$(abspath $(BIN)):$$PATH VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@mkdir -p target
+	@echo 'building the extension (a few minutes the first time; target/build.log)'
+	@PATH=$(abspath $(BIN)):$$PATH VIRTUAL_ENV=$(abspath $(VENV)) \
+		$(BIN)/maturin develop --release > target/build.log 2>&1 || { cat target/build.log; exit 1; }
 
 demo: develop ## run the examples on multiprocessing and on rsmp, compare outputs and times
 	@$(BIN)/python tools/demo.py

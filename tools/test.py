@@ -61,7 +61,8 @@ def stages(python: str) -> Iterator[Stage]:
     yield Stage("rust", "cargo test", ["cargo", "test"], 900)
     pytest = [python, "-m", "pytest", "-q", "tests", "--ignore=tests/cpython"]
     yield Stage("python", "rsmp", pytest, 1200)
-    yield Stage("python", "multiprocessing", [*pytest, "--mp=multiprocessing", "--ignore=tests/api"], 900)
+    oracle = [python, "-m", "pytest", "-q", "tests/behaviour", "--mp=multiprocessing"]
+    yield Stage("python", "multiprocessing, the oracle", oracle, 900)
     yield Stage("cpython", "test._test_multiprocessing", [python, "tests/cpython/run.py"], 900)
 
 
