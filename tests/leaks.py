@@ -125,18 +125,26 @@ def _lives_on(target: str) -> bool:
 
 def _used_elsewhere(name: str) -> bool:
     """Whether a process that is no descendant of ours maps or has open ``/dev/shm/name``."""
+    try:
+        # By inode: a semaphore is mapped under the name it had before it got its own.
+        status = os.stat(f"/dev/shm/{name}")
+    except OSError:
+        return True
     ours = {os.getpid(), *descendants()}
-    path = f"/dev/shm/{name}"
+    mapped = f" {status.st_ino} "
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) not in ours:
             try:
-                if path in Path("/proc", entry, "maps").read_text(errors="replace"):
+                maps = Path("/proc", entry, "maps").read_text(errors="replace")
+                if any(mapped in line for line in maps.splitlines() if "/dev/shm/" in line):
                     return True
-                if any(os.readlink(f"/proc/{entry}/fd/{fd}") == path for fd in os.listdir(f"/proc/{entry}/fd")):
+                if any(
+                    os.stat(f"/proc/{entry}/fd/{fd}").st_ino == status.st_ino for fd in os.listdir(f"/proc/{entry}/fd")
+                ):
                     return True
             except OSError:
                 continue
-    return not os.path.exists(path)
+    return False
 
 
 def _let_go() -> None:

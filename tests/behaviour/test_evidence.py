@@ -83,15 +83,18 @@ def test_ten_thousand_locks_take_no_descriptors(ctx):
     del first
 
 
-def get_one(queue):
+def get_one(queue, sender):
+    sender.send("ready")
     queue.get()
 
 
 def test_a_blocked_get_costs_no_cpu(ctx):
     queue = ctx.Queue()
-    process = ctx.Process(target=get_one, args=(queue,))
+    receiver, sender = ctx.Pipe(duplex=False)
+    process = ctx.Process(target=get_one, args=(queue, sender))
     process.start()
-    time.sleep(1.0)
+    assert receiver.recv() == "ready"
+    time.sleep(0.5)
     before = cpu_seconds(process.pid)
     time.sleep(2.0)
     spent = cpu_seconds(process.pid) - before
@@ -99,7 +102,8 @@ def test_a_blocked_get_costs_no_cpu(ctx):
     process.join()
     # The kernel counts in ticks of 10 ms.
     assert spent <= 0.02
-    queue.close()
+    for each in (queue, receiver, sender):
+        each.close()
 
 
 def cpu_seconds(pid):
