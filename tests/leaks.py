@@ -113,8 +113,23 @@ def _helpers() -> tuple[set[int], set[int]]:
         descriptors.add(getattr(tracker, "_fd", None))
         server = getattr(sys.modules.get(f"{library}.forkserver"), "_forkserver", None)
         pids.add(getattr(server, "_forkserver_pid", None))
+        pids |= _standing_by(getattr(server, "_forkserver_pid", None))
         descriptors.add(getattr(server, "_forkserver_alive_fd", None))
     return pids, descriptors  # type: ignore[return-value]
+
+
+def _standing_by(server: int | None) -> set[int]:
+    """Return the child that a fork server keeps in reserve."""
+    found = set()
+    for pid in os.listdir("/proc") if server is not None else ():
+        if pid.isdigit():
+            try:
+                name, parent = (Path("/proc", pid, file).read_text() for file in ("comm", "stat"))
+            except OSError:
+                continue
+            if name == "rsmp-standby\n" and int(parent.rpartition(")")[2].split()[1]) == server:
+                found.add(int(pid))
+    return found
 
 
 def _lives_on(target: str) -> bool:

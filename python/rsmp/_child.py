@@ -40,6 +40,8 @@ def spawn_main(pipe_handle: int, parent_pid: int | None = None, tracker_fd: int 
 
 def run_forked(start: Callable[..., int], *arguments: Any) -> NoReturn:
     """Run a forked child: ``start(*arguments)`` gives its exit code. Never returns into the frames of the parent."""
+    global _status
+    _status = None
     code = 1
     try:
         # What the parent registered is the parent's to run.
@@ -56,21 +58,73 @@ def run_forked(start: Callable[..., int], *arguments: Any) -> NoReturn:
             atexit._run_exitfuncs()
             _flush()
         finally:
+            # As the kernel does; a number that is too large would raise here and go on in the parent's frames.
+            code &= 0xFF
+            if _status is not None:
+                from rsmp import _rsmp
+
+                _rsmp.announce(_status, code)
             os._exit(code)
+
+
+def announce_to(status: int) -> None:
+    """Have this child of the fork server announce its exit code at ``status``."""
+    global _status
+    _status = status
+
+
+_status: int | None = None
 
 
 def prepare_fork() -> None:
     """Make here, before a fork, what every child would otherwise make of pages that it must copy first."""
     global _nothing
-    if _nothing is None and sys.stdin is not None:
-        try:  # noqa: SIM105
-            _nothing = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-        except (OSError, ValueError):
+    if _nothing is None:
+        try:  # noqa: SIM105 (contextlib is an import)
+            _nothing = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
+        except OSError:
             pass
 
 
-# Reads descriptor 0, which is empty in children.
+# An empty standard input for children, which inherit its descriptor.
 _nothing: io.TextIOWrapper | None = None
+
+
+class _Nobody:
+    """Stands for the process object in a rehearsal."""
+
+    _start_method = "forkserver"
+    _parent_name = "MainProcess"
+    _parent_pid = 0
+
+    @staticmethod
+    def _after_fork() -> None:
+        pass
+
+
+def prepare_rehearsal() -> None:
+    """Make in the fork server what `rehearse` needs in each child."""
+    global _part
+    import pickle
+
+    current = _process.current_process()
+    part = {"name": current.name, "authkey": bytes(current.authkey), "sys_path": sys.path, "sys_argv": sys.argv}
+    part |= {"dir": os.getcwd(), "orig_dir": _process.ORIGINAL_DIR, "start_method": "forkserver"}
+    _part = pickle.dumps(part) + pickle.dumps(_Nobody())
+
+
+_part = b""
+
+
+def rehearse() -> None:
+    """Go through the motions of a child, without effect, so that the memory they need is there when it counts."""
+    current = _process._current_process
+    with io.BytesIO(_part) as file:
+        nobody, _ = load(file)
+    _become(nobody, -1)
+    _process._current_process = current
+    _process._parent_process = None
+    _flush()
 
 
 def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
@@ -108,7 +162,7 @@ class Inherited:
 def prepare(data: dict[str, Any]) -> None:
     """Do what the standard ``spawn.prepare`` does with ``data`` to get this process ready to unpickle its object."""
     spawn = _stdlib.loaded("spawn")
-    if spawn is not None:
+    if spawn is not None and _stdlib.replaced(spawn, spawn.prepare):
         spawn.prepare(data)
         return
     current = _process.current_process()
@@ -119,7 +173,7 @@ def prepare(data: dict[str, Any]) -> None:
         _stdlib.load("util").log_to_stderr()
     if "log_level" in data:
         _stdlib.load("util").get_logger().setLevel(data["log_level"])
-    if "sys_path" in data:
+    if data.get("sys_path", sys.path) != sys.path:
         sys.path = data["sys_path"]
     if "sys_argv" in data:
         sys.argv = data["sys_argv"]
@@ -127,23 +181,32 @@ def prepare(data: dict[str, Any]) -> None:
         os.chdir(data["dir"])
     if "orig_dir" in data:
         _process.ORIGINAL_DIR = data["orig_dir"]
-    if data.get("start_method") is not None:
-        _context._default_context.set_start_method(data["start_method"], force=True)
-    path = data.get("init_main_from_path", "")
-    if path.endswith(".py") and "init_main_from_name" not in data and os.path.isfile(path):
-        _import_script(path)
-    elif path or "init_main_from_name" in data:
-        main = {name: value for name, value in data.items() if name.startswith("init_main_from")}
-        _stdlib.load("spawn").prepare(main)
+    method = data.get("start_method")
+    if method is not None and _context._default_context._actual_context is not _context._concrete_contexts.get(method):
+        _context._default_context.set_start_method(method, force=True)
+    _import_main(data.get("init_main_from_name"), data.get("init_main_from_path"))
+
+
+def _import_main(name: str | None, path: str | None) -> None:
+    """Import the parent's main module under the name ``__mp_main__``, unless this process has it already."""
+    current = sys.modules["__main__"]
+    if name is not None:
+        # A __main__.py would run the program once more.
+        if name.endswith("__main__") or getattr(current.__spec__, "name", None) == name:
+            return
+        _stdlib.load("spawn").prepare({"init_main_from_name": name})
+    elif path is not None and getattr(current, "__file__", None) != path:
+        if path.endswith(".py") and os.path.isfile(path):
+            _import_script(path)
+        else:
+            _stdlib.load("spawn").prepare({"init_main_from_path": path})
 
 
 def _import_script(path: str) -> None:
-    """Make the script at ``path`` this process's main module, under the name ``__mp_main__``."""
-    current = sys.modules["__main__"]
-    # IPython's launcher does not protect its call of main; a forked child may have the module already.
-    if os.path.basename(path) == "ipython.py" or getattr(current, "__file__", None) == path:
+    # IPython's launcher does not protect its call of main.
+    if os.path.basename(path) == "ipython.py":
         return
-    _kept.append(current)
+    _kept.append(sys.modules["__main__"])
     module = ModuleType("__mp_main__")
     module.__dict__.update(__file__=path, __cached__=None, __package__="")
     with open(path, "rb") as file:
@@ -228,18 +291,13 @@ def close_stdin() -> None:
     """Replace the standard input, which is the parent's, by nothing."""
     if sys.stdin is None or sys.stdin is _nothing:
         return
-    try:  # noqa: SIM105 (contextlib is an import)
+    try:  # noqa: SIM105
         sys.stdin.close()
     except (OSError, ValueError):
         pass
-    try:
-        descriptor = os.open(os.devnull, os.O_RDONLY)
-        if descriptor == 0 and _nothing is not None:
-            sys.stdin = _nothing
-        else:
-            sys.stdin = open(descriptor, encoding="utf-8", closefd=False)  # noqa: SIM115
-    except (OSError, ValueError):
-        pass
+    prepare_fork()
+    if _nothing is not None:
+        sys.stdin = _nothing
 
 
 def _flush() -> None:

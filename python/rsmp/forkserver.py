@@ -7,11 +7,11 @@ modules of `set_forkserver_preload`, and ends when the last process that could a
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import gc
 import io
 import os
-import signal
 import sys
 
 from rsmp import _child, _rsmp, _stdlib, spawn
@@ -64,7 +64,7 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
         """Have the server fork the child of ``popen``, which unpickles ``payload``; adopt it."""
         while True:
             self.ensure_running()
-            tracker = _stdlib.load("resource_tracker").getfd()
+            tracker = spawn.tracker_descriptor()
             if popen._ask(self._forkserver_alive_fd, tracker, popen._fds, payload, daemon):
                 return
             with self._lock:
@@ -78,7 +78,7 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
         """
         while True:
             self.ensure_running()
-            tracker = _stdlib.load("resource_tracker").getfd()
+            tracker = spawn.tracker_descriptor()
             descriptors = _rsmp.request_process(self._forkserver_alive_fd, tracker, list(fds))
             if descriptors is not None:
                 return descriptors
@@ -88,7 +88,7 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
     def ensure_running(self) -> None:
         """Start the server unless it runs. A child of the server shares it."""
         with self._lock:
-            _stdlib.load("resource_tracker").ensure_running()
+            spawn.tracker_descriptor()
             if self._forkserver_alive_fd is not None:
                 if self._watch is None or self._watch.poll() is None:
                     return
@@ -149,8 +149,9 @@ def serve(control: int, modules: list[str], data: dict[str, Any]) -> None:
     _preload(modules, data)
     _child.prepare_fork()
     _child.close_stdin()
+    _child.prepare_rehearsal()
     # Ctrl-C goes to the whole group; the server stays for those who handle it.
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupt = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     server = _rsmp.ForkServer(control)
     gc.collect()
     gc.freeze()
@@ -161,8 +162,7 @@ def serve(control: int, modules: list[str], data: dict[str, Any]) -> None:
             server.refuse(request, error.errno or 0)
             continue
         if pid == 0:
-            signal.signal(signal.SIGINT, interrupt)
-            _child.run_forked(_start_forked, server, request)
+            _child.run_forked(_start_forked, server, request, interrupt)
         server.started(request, pid)
     sys.exit()
 
@@ -196,14 +196,24 @@ def _preload_main(data: dict[str, Any]) -> None:
         del process._inheriting
 
 
-def _start_forked(server: Any, request: Any) -> int:
-    server.close()
-    payload, (parent, control, tracker, lifeline, inherited) = request.enter()
+def _start_forked(server: Any, request: Any, interrupt: Any) -> int:
+    if request.standby:
+        # Whatever can be done before it is known what for: what a child touches first costs the most.
+        _child.rehearse()
+        request = server.stand_by()
+        if request is None:
+            os._exit(0)
+    else:
+        server.close()
+    # Not through the signal module, whose enumerations are pages that every child would copy.
+    _signal.signal(_signal.SIGINT, interrupt)
+    payload, (status, parent, control, tracker, lifeline, inherited) = request.enter()
+    _child.announce_to(status)
     if lifeline is not None:
         _rsmp.tie_to_lifeline(lifeline)
         os.close(lifeline)
     _forkserver._forkserver_alive_fd = control
-    _forkserver._inherited_fds = inherited
+    _standard._forkserver._inherited_fds = inherited
     _stdlib.load("resource_tracker")._resource_tracker._fd = tracker
     with io.BytesIO(payload) if isinstance(payload, bytes) else open(payload, "rb") as file:
         process, _ = _child.load(file)

@@ -28,7 +28,7 @@ class Popen(*_bases):  # type: ignore[misc]
     DupFd = _child.Inherited
 
     def _launch(self, process_obj: Any) -> None:
-        tracker_fd = _stdlib.load("resource_tracker").getfd()
+        tracker_fd = spawn.tracker_descriptor()
         parent = _rsmp.open_self()
         try:
             lifeline = self._lifeline() if process_obj.daemon else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
-from rsmp import _stdlib
+from rsmp import _rsmp, _stdlib
 from rsmp._child import spawn_main  # noqa: F401 (a name of the standard module)
 from rsmp._install import installed
 
@@ -42,6 +42,15 @@ def pickled(popen: Any, process_obj: Any, **extra: Any) -> bytes:
     finally:
         context.set_spawning_popen(None)
     return file.getvalue()
+
+
+def tracker_descriptor() -> int:
+    """Return the resource tracker's pipe, starting the tracker unless it runs; it is not woken to find that out."""
+    tracker = _stdlib.load("resource_tracker")
+    descriptor: int | None = tracker._resource_tracker._fd
+    if descriptor is None or not _rsmp.has_reader(descriptor):
+        descriptor = tracker.getfd()
+    return descriptor
 
 
 def command_line(**kwds: Any) -> tuple[list[str], bool]:

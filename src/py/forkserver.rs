@@ -11,7 +11,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rsmp_core::Deadline;
-use rsmp_core::spawn::server::{self, Event, Payload, Request, Server};
+use rsmp_core::spawn::request::{Payload, Request};
+use rsmp_core::spawn::server::{self, Event, Server, Standby};
 
 use crate::block;
 use crate::error::Failure;
@@ -22,9 +23,12 @@ pub(crate) struct ForkServer {
     server: Mutex<Option<Server>>,
 }
 
-/// A child to fork.
+/// A child to fork: one that was asked for, or one to have in reserve.
 #[pyclass(frozen, module = "rsmp._rsmp")]
 pub(crate) struct ForkRequest {
+    /// The child is to stand by.
+    #[pyo3(get)]
+    standby: bool,
     request: Mutex<Option<Box<Request>>>,
 }
 
@@ -48,25 +52,38 @@ impl ForkServer {
             None => Ok(Some(Event::Done)),
         })?;
         Ok(match event {
-            Some(Event::Asked(request)) => Some(ForkRequest { request: Mutex::new(Some(request)) }),
-            _ => None,
+            Some(Event::Asked(request)) => Some(ForkRequest { standby: false, request: Mutex::new(Some(request)) }),
+            Some(Event::StandBy) => Some(ForkRequest { standby: true, request: Mutex::new(None) }),
+            Some(Event::Done) | None => None,
         })
     }
 
-    /// Tell who asked that its child runs as `pid`, and watch it.
+    /// Watch the child that was forked as `pid`, and tell who asked for it.
     fn started(&self, request: &ForkRequest, pid: i32) -> PyResult<()> {
-        if let (Some(server), Some(request)) = (self.server.lock().as_mut(), request.request.lock().take()) {
-            server.started(request.status, pid).map_err(Failure::from)?;
-        }
-        Ok(())
+        let mut server = self.server.lock();
+        let Some(server) = server.as_mut() else { return Ok(()) };
+        let outcome = match request.request.lock().take() {
+            Some(request) => server.started(request.status, pid),
+            None => server.standing_by(pid),
+        };
+        Ok(outcome.map_err(Failure::from)?)
     }
 
     /// Tell who asked that the fork failed with `errno`.
-    #[staticmethod]
-    fn refuse(request: &ForkRequest, errno: i32) {
-        if let Some(request) = request.request.lock().take() {
-            server::refused(&request.status, errno);
+    fn refuse(&self, request: &ForkRequest, errno: i32) {
+        match (request.request.lock().take(), self.server.lock().as_mut()) {
+            (Some(request), _) => server::refused(&request.status, errno),
+            (None, Some(server)) => server.no_standby(),
+            (None, None) => {}
         }
+    }
+
+    /// In the forked standby: wait until a child is asked for and return the request, or None when none can be any more.
+    fn stand_by(&self, py: Python<'_>) -> PyResult<Option<ForkRequest>> {
+        let Some(server) = self.server.lock().take() else { return Ok(None) };
+        let Some(standby) = server.into_standby().map_err(Failure::from)? else { return Ok(None) };
+        let request = block::until(py, Deadline::NEVER, |until| Standby::next(&standby, until))?.flatten();
+        Ok(request.map(|request| ForkRequest { standby: false, request: Mutex::new(Some(request)) }))
     }
 
     /// Close everything that is the server's alone: this is a forked child.
@@ -75,23 +92,33 @@ impl ForkServer {
     }
 }
 
-type Descriptors = (RawFd, RawFd, RawFd, Option<RawFd>, Vec<RawFd>);
+type Descriptors = (RawFd, RawFd, RawFd, RawFd, Option<RawFd>, Vec<RawFd>);
 
 #[pymethods]
 impl ForkRequest {
     /// In the forked child: return the payload (bytes, or a descriptor to read them from) and the descriptors that are
-    /// its own now: parent, control, tracker, lifeline, inherited.
+    /// its own now: status, parent, control, tracker, lifeline, inherited.
     fn enter(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Descriptors)> {
         let Some(request) = self.request.lock().take() else {
             return Err(PyValueError::new_err("the request has been answered"));
         };
-        let Request { parent, control, tracker, lifeline, payload, inherited, .. } = *request;
+        let Request { status, parent, control, tracker, lifeline, payload, inherited } = *request;
         let payload = match payload {
             Payload::Inline(bytes) => PyBytes::new(py, &bytes).into_any().unbind(),
             Payload::File(file) => file.into_raw_fd().into_pyobject(py)?.into_any().unbind(),
         };
         let inherited = inherited.into_iter().map(IntoRawFd::into_raw_fd).collect();
         let lifeline = lifeline.map(IntoRawFd::into_raw_fd);
-        Ok((payload, (parent.into_raw_fd(), control.into_raw_fd(), tracker.into_raw_fd(), lifeline, inherited)))
+        Ok((
+            payload,
+            (
+                status.into_raw_fd(),
+                parent.into_raw_fd(),
+                control.into_raw_fd(),
+                tracker.into_raw_fd(),
+                lifeline,
+                inherited,
+            ),
+        ))
     }
 }

@@ -55,7 +55,11 @@ mod _rsmp {
     #[pymodule_export]
     use super::process::Child;
     #[pymodule_export]
+    use super::process::announce;
+    #[pymodule_export]
     use super::process::forget_lifeline;
+    #[pymodule_export]
+    use super::process::has_reader;
     #[pymodule_export]
     use super::process::message_pair;
     #[pymodule_export]

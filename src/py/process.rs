@@ -263,6 +263,19 @@ pub(crate) fn payload_file(payload: &[u8]) -> PyResult<RawFd> {
     Ok(client::file_of(payload).map_err(Failure::from)?.into_raw_fd())
 }
 
+/// Whether anybody has the other end of a pipe open to read what is written to `pipe`.
+#[pyfunction]
+pub(crate) fn has_reader(pipe: RawFd) -> PyResult<bool> {
+    Ok(descriptor::has_reader(borrowed(pipe)?).map_err(Failure::from)?)
+}
+
+/// Announce to who asked for this child of the fork server that it is about to end with `code`.
+#[pyfunction]
+pub(crate) fn announce(status: RawFd, code: i32) -> PyResult<()> {
+    client::announce(borrowed(status)?, code);
+    Ok(())
+}
+
 /// Ask the fork server at the other end of `control` for a child; None when there is no server.
 ///
 /// Returns what to read its pid and exit code from, and what to write its payload to.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::protocol::{self, Header};
 use super::watch::Watch;
 use crate::clock::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::sys::{child, memory, seqpacket};
 
 /// What to ask for.
@@ -41,6 +41,8 @@ pub struct Asking<'a> {
     parent: OwnedFd,
     status: OwnedFd,
     far_status: Option<OwnedFd>,
+    /// The child was done before the server had told its pid.
+    announced: Option<i32>,
 }
 
 impl<'a> Asking<'a> {
@@ -56,7 +58,15 @@ impl<'a> Asking<'a> {
         };
         let (status, far_status) = seqpacket::pair()?;
         let parent = child::open_self()?;
-        Ok(Self { header: header.encode()?, order, file, parent, status, far_status: Some(far_status) })
+        Ok(Self {
+            header: header.encode()?,
+            order,
+            file,
+            parent,
+            status,
+            far_status: Some(far_status),
+            announced: None,
+        })
     }
 
     /// Sends the request, waiting for room until `deadline`. The error is `EndOfStream` when there is no server.
@@ -91,7 +101,10 @@ impl<'a> Asking<'a> {
         if number < 0 {
             return Err(Error::os(op, rustix::io::Errno::from_raw_os_error(-(number as i32))));
         }
-        let process = message.descriptors.into_iter().next().ok_or_else(|| Error::new(op, Kind::EndOfStream))?;
+        let Some(process) = message.descriptors.into_iter().next() else {
+            self.announced = Some(number as i32);
+            return Ok(None);
+        };
         Ok(Some((number as i32, process)))
     }
 
@@ -104,8 +117,14 @@ impl<'a> Asking<'a> {
     /// The started child.
     #[must_use]
     pub fn watch(self, process: OwnedFd) -> Watch {
-        Watch::relayed(process, self.status)
+        Watch::relayed(process, self.status, self.announced)
     }
+}
+
+/// In the child, right before it ends: tells who asked for it the exit code, sooner than the server can.
+pub fn announce(status: BorrowedFd<'_>, code: i32) {
+    // Whoever asked may be gone; a pipe (`connect_to_new_process`) is the server's to write.
+    let _ = seqpacket::send(status, &[IoSlice::new(&protocol::reply((code & 0xff).into()))], &[]);
 }
 
 /// An anonymous file that holds `bytes`, to be read from its start.

@@ -4,7 +4,7 @@
 //! request   u32 length of the header | header, a pickle (so that either side may be written in Python) | payload
 //!           with descriptors: status, parent, control, tracker [, lifeline] [, file], inherited...
 //! replies   on the status descriptor, i64 each: the pid, with a process descriptor of it, or minus an errno;
-//!           then, once the child has ended, its exit code
+//!           then the exit code, from the child when it is about to end and from the server when it has ended
 //! ```
 //! Integers are in the byte order of the machine. The payload is what the child unpickles; a large one comes as a file.
 

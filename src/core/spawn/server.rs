@@ -1,6 +1,15 @@
 //! The fork server's table: requests in, children watched, exit codes out.
 //!
 //! The server itself forks (that takes an interpreter); this is everything around it. One thread, one `epoll`.
+//!
+//! Once it has been asked, it keeps one child in reserve, the standby, forked and waiting at the control socket in the
+//! server's place. A request then costs the client no fork: the standby takes it, hands the status descriptor back to the
+//! server, which will report how it ended, and the server forks the next standby meanwhile.
+//!
+//! | standby | who reads the control socket | what ends the state                                                    |
+//! |---------|------------------------------|------------------------------------------------------------------------|
+//! | none    | the server                   | nothing is asked at once: fork a standby                                |
+//! | waiting | the standby                  | it took a request (its status comes on the channel), or it died         |
 
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -8,54 +17,51 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::protocol::{self, Header};
+use super::protocol;
+use super::request::Request;
 use crate::clock::Deadline;
 use crate::error::{Kind, Result};
-use crate::sys::child::{self, Reaped};
+use crate::sys::child::{self, Name, Reaped};
 use crate::sys::epoll::Epoll;
-use crate::sys::{descriptor, seqpacket};
+use crate::sys::{descriptor, poll, seqpacket};
 
-/// Marks the control socket among the events; children are marked by the number of their descriptor.
+/// Mark the control socket and the standby's channel among the events; children are marked by the number of their
+/// process descriptor.
 const CONTROL: u64 = u64::MAX;
+const CHANNEL: u64 = u64::MAX - 1;
 
 #[derive(Debug)]
 pub struct Server {
     control: OwnedFd,
     epoll: Epoll,
     children: HashMap<u64, Forked>,
+    standby: Option<Reserve>,
+    /// Somebody has asked since the last standby could not be forked.
+    busy: bool,
+    /// Both ends of the channel of a standby that is about to be forked.
+    channel: Option<(OwnedFd, OwnedFd)>,
 }
 
 #[derive(Debug)]
 struct Forked {
     process: OwnedFd,
-    status: OwnedFd,
+    /// None while it stands by.
+    status: Option<OwnedFd>,
 }
 
-/// A process to fork.
+/// The standby as the server knows it.
 #[derive(Debug)]
-pub struct Request {
-    pub status: OwnedFd,
-    /// The process that asked.
-    pub parent: OwnedFd,
-    /// A client's end of the control socket: the child may ask for children of its own.
-    pub control: OwnedFd,
-    pub tracker: OwnedFd,
-    pub lifeline: Option<OwnedFd>,
-    pub payload: Payload,
-    pub inherited: Vec<OwnedFd>,
+struct Reserve {
+    mark: u64,
+    channel: OwnedFd,
 }
 
-/// What the child unpickles.
-#[derive(Debug)]
-pub enum Payload {
-    Inline(Vec<u8>),
-    File(OwnedFd),
-}
-
-/// What happened.
+/// What there is to do.
 #[derive(Debug)]
 pub enum Event {
     Asked(Box<Request>),
+    /// Fork a standby.
+    StandBy,
     /// The last client is gone.
     Done,
 }
@@ -64,26 +70,37 @@ impl Server {
     pub fn new(control: OwnedFd) -> Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&control, CONTROL)?;
-        Ok(Self { control, epoll, children: HashMap::new() })
+        Ok(Self { control, epoll, children: HashMap::new(), standby: None, busy: false, channel: None })
     }
 
-    /// Waits for a request until `deadline`; reaps and reports children meanwhile.
+    /// Waits until `deadline` for something to do; reaps and reports children meanwhile.
     pub fn next(&mut self, deadline: Deadline) -> Result<Option<Event>> {
+        if self.standby.is_none() && self.busy {
+            if let Some(event) = self.step(Deadline::PASSED)? {
+                return Ok(Some(event));
+            }
+            if self.standby.is_none() {
+                self.channel = Some(seqpacket::pair()?);
+                return Ok(Some(Event::StandBy));
+            }
+        }
+        self.step(deadline)
+    }
+
+    fn step(&mut self, deadline: Deadline) -> Result<Option<Event>> {
         for mark in self.epoll.wait(deadline)? {
-            if mark == CONTROL {
-                match seqpacket::receive(&self.control, protocol::LONGEST_MESSAGE) {
-                    Ok(Some(message)) => {
-                        // What makes no sense is dropped, and its sender finds its status descriptor closed.
-                        if let Ok(request) = Request::read(message) {
-                            return Ok(Some(Event::Asked(Box::new(request))));
-                        }
-                    }
+            match mark {
+                CHANNEL => self.hear_standby()?,
+                CONTROL => match Request::receive(&self.control) {
                     Ok(None) => {}
+                    Ok(Some(request)) => {
+                        self.busy = true;
+                        return Ok(Some(Event::Asked(request)));
+                    }
                     Err(error) if *error.kind() == Kind::EndOfStream => return Ok(Some(Event::Done)),
                     Err(error) => return Err(error),
-                }
-            } else {
-                self.reap(mark)?;
+                },
+                mark => self.reap(mark)?,
             }
         }
         Ok(None)
@@ -100,13 +117,74 @@ impl Server {
             }
         };
         tell(&status, pid.into(), &[process.as_fd()]);
-        let mark = mark(&process);
+        self.watch(process, Some(status))?;
+        Ok(())
+    }
+
+    /// Takes charge of the forked standby `pid`, which reads the control socket from now on.
+    pub fn standing_by(&mut self, pid: i32) -> Result<()> {
+        let Some((channel, _)) = self.channel.take() else { return Ok(()) };
+        let Ok(process) = child::open(pid) else {
+            child::kill_unwatched(pid);
+            self.busy = false;
+            return Ok(());
+        };
+        let mark = self.watch(process, None)?;
+        self.epoll.remove(&self.control)?;
+        self.epoll.add(&channel, CHANNEL)?;
+        self.standby = Some(Reserve { mark, channel });
+        Ok(())
+    }
+
+    /// Does without a standby until somebody asks again: it could not be forked.
+    pub fn no_standby(&mut self) {
+        self.channel = None;
+        self.busy = false;
+    }
+
+    /// In the forked standby: keeps what it needs, closes the rest.
+    pub fn into_standby(self) -> Result<Option<Standby>> {
+        let Some((_, channel)) = self.channel else { return Ok(None) };
+        Ok(Some(Standby {
+            control: self.control,
+            channel,
+            process: child::open_self()?,
+            name: Name::set(c"rsmp-standby"),
+        }))
+    }
+
+    fn watch(&mut self, process: OwnedFd, status: Option<OwnedFd>) -> Result<u64> {
+        let mark = process.as_raw_fd().unsigned_abs().into();
         self.epoll.add(&process, mark)?;
         self.children.insert(mark, Forked { process, status });
+        Ok(mark)
+    }
+
+    /// The standby has taken a request, or is gone.
+    fn hear_standby(&mut self) -> Result<()> {
+        let Some(standby) = &self.standby else { return Ok(()) };
+        match seqpacket::receive(&standby.channel, 1) {
+            Ok(None) => return Ok(()),
+            Ok(Some(message)) => {
+                self.busy = true;
+                if let Some(forked) = self.children.get_mut(&standby.mark) {
+                    forked.status = message.descriptors.into_iter().next();
+                }
+            }
+            // Unless it failed by itself, it left because the last client did: look before forking another.
+            Err(_) => self.busy = false,
+        }
+        self.epoll.remove(&standby.channel)?;
+        self.epoll.add(&self.control, CONTROL)?;
+        self.standby = None;
         Ok(())
     }
 
     fn reap(&mut self, mark: u64) -> Result<()> {
+        if self.standby.as_ref().is_some_and(|standby| standby.mark == mark) {
+            // What it said last comes before its end.
+            self.hear_standby()?;
+        }
         let Some(forked) = self.children.get(&mark) else { return Ok(()) };
         let code = match child::reap(&forked.process)? {
             Reaped::Running => return Ok(()),
@@ -115,10 +193,50 @@ impl Server {
             Reaped::NotOurs => child::exit_code_after_reaping(&forked.process),
         };
         self.epoll.remove(&forked.process)?;
-        if let (Some(code), Some(forked)) = (code, self.children.remove(&mark)) {
-            tell(&forked.status, code.into(), &[]);
+        if let (Some(code), Some(Forked { status: Some(status), .. })) = (code, self.children.remove(&mark)) {
+            tell(&status, code.into(), &[]);
         }
         Ok(())
+    }
+}
+
+/// The standby's own side.
+#[derive(Debug)]
+pub struct Standby {
+    control: OwnedFd,
+    channel: OwnedFd,
+    process: OwnedFd,
+    /// What `ps` shows again once it has a task.
+    name: Name,
+}
+
+impl Standby {
+    /// Waits for a request until `deadline` and accepts it. `Some(None)`: there is nothing more to wait for.
+    pub fn next(&self, deadline: Deadline) -> Result<Option<Option<Box<Request>>>> {
+        let mut set = poll::Set::with_capacity(2);
+        set.push(self.control.as_fd());
+        set.push(self.channel.as_fd());
+        if set.wait(deadline)? == 0 {
+            return Ok(None);
+        }
+        match Request::receive(&self.control) {
+            Ok(Some(request)) => {
+                self.accept(&request);
+                Ok(Some(Some(request)))
+            }
+            // The server never writes to the channel: it is gone.
+            Ok(None) if set.ready().any(|position| position == 1) => Ok(Some(None)),
+            Ok(None) => Ok(None),
+            Err(error) if *error.kind() == Kind::EndOfStream => Ok(Some(None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accept(&self, request: &Request) {
+        // The server first: it has to report the end, however soon that is.
+        self.name.restore();
+        let _ = seqpacket::send(&self.channel, &[IoSlice::new(b"+")], &[request.status.as_fd()]);
+        tell(&request.status, child::own_pid().into(), &[self.process.as_fd()]);
     }
 }
 
@@ -136,28 +254,5 @@ fn tell(status: &OwnedFd, number: i64, descriptors: &[BorrowedFd<'_>]) {
             let _ = descriptor::write_all(status, &bytes);
         }
         _ => {}
-    }
-}
-
-fn mark(process: &OwnedFd) -> u64 {
-    process.as_raw_fd().unsigned_abs().into()
-}
-
-impl Request {
-    fn read(message: seqpacket::Message) -> Result<Self> {
-        let (header, start) = Header::decode(&message.bytes, message.descriptors.len())?;
-        let mut descriptors = message.descriptors.into_iter();
-        // The header and the number of descriptors agree.
-        let mut next = || descriptors.next().ok_or_else(|| crate::Error::os("read a fork request", Errno::BADF));
-        let (status, parent, control, tracker) = (next()?, next()?, next()?, next()?);
-        let lifeline = header.lifeline.then(&mut next).transpose()?;
-        let payload = if header.file {
-            Payload::File(next()?)
-        } else {
-            let mut bytes = message.bytes;
-            bytes.drain(..start);
-            Payload::Inline(bytes)
-        };
-        Ok(Self { status, parent, control, tracker, lifeline, payload, inherited: descriptors.collect() })
     }
 }

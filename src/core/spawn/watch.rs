@@ -30,8 +30,9 @@ pub struct Watch {
 enum Source {
     /// A child of process `parent`.
     Kernel { parent: i32 },
-    /// The fork server's child: the server reaps it and sends the exit code here.
-    Server { status: OwnedFd },
+    /// The fork server's child. The exit code comes here: from the child itself right before it ends, else from the
+    /// server, which reaps it.
+    Server { status: OwnedFd, announced: Option<i32> },
 }
 
 /// What there is to know about a child.
@@ -49,10 +50,10 @@ impl Watch {
         Ok(Self { process: child::open(pid)?, source, code: Mutex::new(None) })
     }
 
-    /// Watches `process`, whose exit code the fork server will send to `status`.
+    /// Watches `process`, whose exit code comes to `status`, unless it was `announced` already.
     #[must_use]
-    pub fn relayed(process: OwnedFd, status: OwnedFd) -> Self {
-        Self { process, source: Source::Server { status }, code: Mutex::new(None) }
+    pub fn relayed(process: OwnedFd, status: OwnedFd, announced: Option<i32>) -> Self {
+        Self { process, source: Source::Server { status, announced }, code: Mutex::new(None) }
     }
 
     /// The process descriptor.
@@ -74,17 +75,19 @@ impl Watch {
         if !(asks_kernel && deadline == Deadline::PASSED) && child::wait(&self.process, deadline)?.is_none() {
             return Ok(None);
         }
-        if let Source::Server { status } = &self.source {
+        if let Source::Server { status, announced: None } = &self.source {
             // It has ended, so the server reports it at once: even a caller who will not wait gets the code.
             if child::wait(status, deadline.max(Deadline::after(REPORTED)))?.is_none() {
-                return Ok(None);
+                // The server is gone, and a child of the child keeps the other end open.
+                return Ok(child::exit_code_after_reaping(&self.process).map(Outcome::Exited));
             }
         }
         let mut code = self.code.lock();
         if code.is_none() {
             *code = match &self.source {
                 Source::Kernel { .. } => self.reap()?,
-                Source::Server { status } => relayed(status)?,
+                Source::Server { announced: Some(code), .. } => Some(*code),
+                Source::Server { status, .. } => relayed(status)?,
             };
         }
         Ok(code.map(Outcome::Exited))

@@ -7,14 +7,15 @@
 //! which checks it.
 #![allow(unsafe_code)]
 
+use core::ffi::CStr;
 use core::mem;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use rustix::time::Timespec;
 
+use super::poll::{self, Interest};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 
@@ -43,16 +44,7 @@ pub fn open_self() -> Result<OwnedFd> {
 
 /// Whether the process has ended; waits for it until `deadline`. `None`: not yet, or a signal came.
 pub fn wait(process: impl AsFd, deadline: Deadline) -> Result<Option<()>> {
-    let mut polled = [PollFd::new(&process, PollFlags::IN)];
-    let left = deadline.remaining().map(|left| Timespec {
-        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    });
-    match rustix::event::poll(&mut polled, left.as_ref()) {
-        Ok(0) | Err(Errno::INTR) => Ok(None),
-        Ok(_) => Ok(Some(())),
-        Err(errno) => Err(Error::os("wait for a process", errno)),
-    }
+    Ok(poll::one(process.as_fd(), Interest::Read, deadline)?.then_some(()))
 }
 
 /// Takes the exit code of a child that has ended; never waits.
@@ -124,5 +116,25 @@ pub fn kill_unwatched(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
+}
+
+/// The name under which this thread was known before it took another.
+#[derive(Debug)]
+pub struct Name(Option<CString>);
+
+impl Name {
+    /// Names this thread; `ps` shows the name of a process's first thread.
+    #[must_use]
+    pub fn set(name: &CStr) -> Self {
+        let before = rustix::thread::name().ok();
+        let _ = rustix::thread::set_name(name);
+        Self(before)
+    }
+
+    pub fn restore(&self) {
+        if let Some(name) = &self.0 {
+            let _ = rustix::thread::set_name(name);
+        }
     }
 }

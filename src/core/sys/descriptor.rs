@@ -2,9 +2,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
+use rustix::time::Timespec;
 
 use crate::error::{Error, Result};
 
@@ -52,4 +53,12 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 pub fn close_on_exec(descriptor: impl AsFd) -> Result<()> {
     rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)
         .map_err(|errno| Error::os("mark a descriptor to be closed on exec", errno))
+}
+
+/// Whether anybody has the other end of a pipe open to read what is written to `pipe`.
+pub fn has_reader(pipe: impl AsFd) -> Result<bool> {
+    let mut polled = [PollFd::new(&pipe, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).map_err(|errno| Error::os("look at a pipe", errno))?;
+    Ok(!polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL))
 }

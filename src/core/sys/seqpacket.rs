@@ -4,14 +4,13 @@ use core::mem::MaybeUninit;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
-use rustix::time::Timespec;
 
+use super::poll::{self, Interest};
 use crate::clock::Deadline;
 use crate::error::{Error, Kind, Result};
 
@@ -53,15 +52,7 @@ pub fn send(socket: impl AsFd, parts: &[IoSlice<'_>], descriptors: &[BorrowedFd<
 
 /// Waits until `deadline` for room to send.
 pub fn wait_for_room(socket: impl AsFd, deadline: Deadline) -> Result<()> {
-    let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
-    let left = deadline.remaining().map(|left| Timespec {
-        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    });
-    match rustix::event::poll(&mut polled, left.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(Error::os("wait for room in a socket", errno)),
-    }
+    poll::one(socket.as_fd(), Interest::Write, deadline).map(drop)
 }
 
 /// Receives one message of at most `most` bytes; never waits. `None`: there is none yet.
