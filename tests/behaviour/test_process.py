@@ -120,6 +120,14 @@ def test_children_are_joined_although_sigchld_is_ignored(mp):
     process.close()
 
 
+@rsmp_only("a forked child goes on in its parent's frames")
+def test_an_exit_code_that_is_too_large(ctx):
+    process = started(ctx, exit_with, 2**70 + 3)
+    process.join()
+    assert process.exitcode in (3, 255)  # the interpreter's own end, after a spawn, knows no better
+    process.close()
+
+
 def test_a_copy_of_the_object_in_a_fork_knows_nothing(mp):
     ctx = mp.get_context("fork")
     process = started(ctx, sleep_long)
