@@ -205,6 +205,8 @@ def main() -> int:
     options = parser.parse_args()
 
     begun = time.monotonic()
+    # The tests run in folders of their own.
+    options.python = str(Path(options.python).absolute()) if os.sep in options.python else options.python
     interpreter = Interpreter(options.python, options.plain)
     expected = expected_failures(interpreter.version)
     methods = options.methods.split(",")
