@@ -157,6 +157,7 @@ def exit_with(code):
     sys.exit(code)
 
 
+@pytest.mark.rsmp_only("what one thread reaps another may wait for without end in the standard library")
 def test_threads_start_and_join_processes(ctx):
     codes = queue.SimpleQueue()
 
