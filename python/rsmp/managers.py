@@ -483,7 +483,6 @@ _SET_METHODS = (
     *("symmetric_difference_update", "union", "update"),
 )
 _BaseSetProxy: Any = MakeProxyType("_BaseSetProxy", _SET_METHODS)
-_BaseSetProxy._method_to_typeid_ = {"__iter__": "Iterator"}
 
 
 class SetProxy(_BaseSetProxy, *([_standard.SetProxy] if hasattr(_standard, "SetProxy") else [])):  # type: ignore[misc]

@@ -35,14 +35,14 @@ _plain_types: dict[Any, str] = {
 
 def RawValue(typecode_or_type: Any, *args: Any) -> Any:
     """Return a ctypes object in shared memory, zero or made from ``args``."""
-    obj = _new_value(_standard.typecode_to_type.get(typecode_or_type, typecode_or_type))
+    obj = _new_value(_type_of(typecode_or_type))
     obj.__init__(*args)
     return obj
 
 
 def RawArray(typecode_or_type: Any, size_or_initializer: Any) -> Any:
     """Return a ctypes array in shared memory: that many zeros, or the items of a sequence."""
-    type_ = _standard.typecode_to_type.get(typecode_or_type, typecode_or_type)
+    type_ = _type_of(typecode_or_type)
     if isinstance(size_or_initializer, int):
         return _new_value(type_ * size_or_initializer)
     array = _new_value(type_ * len(size_or_initializer))
@@ -50,6 +50,16 @@ def RawArray(typecode_or_type: Any, size_or_initializer: Any) -> Any:
     if code is None or not _rsmp.fill_array(list(size_or_initializer), code, address, count):
         array.__init__(*size_or_initializer)
     return array
+
+
+def _type_of(typecode_or_type: Any) -> Any:
+    type_ = _standard.typecode_to_type.get(typecode_or_type, typecode_or_type)
+    try:
+        ctypes.sizeof(type_)
+    except TypeError:
+        codes = ", ".join(sorted(_standard.typecode_to_type))
+        raise TypeError(f"bad typecode {typecode_or_type!r}: not a ctypes type and not one of {codes}") from None
+    return type_
 
 
 def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) -> Any:

@@ -341,3 +341,11 @@ def test_bytes_are_shared_with_memoryviews(mp):
     array = mp.Array("i", 4)
     memoryview(array.get_obj()).cast("B")[:] = struct.pack("4i", 1, -2, 3, -4)
     assert array[:] == [1, -2, 3, -4]
+
+
+@pytest.mark.parametrize("make", ["Value", "RawValue", "Array", "RawArray"])
+def test_a_bad_typecode_is_named(ctx, mp, make):
+    if mp.__name__ != "rsmp":
+        pytest.skip("the standard library names it from 3.15 on")
+    with pytest.raises(TypeError, match="bad typecode 'x'"):
+        getattr(ctx, make)("x", 1)
