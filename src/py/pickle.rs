@@ -6,7 +6,9 @@
 //! (`context.reducer = ...`) or patches its methods gets that class called instead. Single numbers
 //! and strings need no pickler at all.
 
-use parking_lot::Mutex;
+use std::sync::LazyLock;
+
+use crossbeam::queue::ArrayQueue;
 use pyo3::exceptions::{PyKeyError, PyMemoryError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -29,9 +31,10 @@ const KEPT_BYTES: usize = 1 << 20;
 /// The protocol that can leave buffers out of the pickle.
 const APART: u8 = 5;
 
-static IDLE: Mutex<Vec<Machine>> = Mutex::new(Vec::new());
+/// Without a lock, which a fork could copy while another thread holds it.
+static IDLE: LazyLock<ArrayQueue<Machine>> = LazyLock::new(|| ArrayQueue::new(KEPT));
 /// The same with protocol 5 and a `buffer_callback`.
-static IDLE_APART: Mutex<Vec<Machine>> = Mutex::new(Vec::new());
+static IDLE_APART: LazyLock<ArrayQueue<Machine>> = LazyLock::new(|| ArrayQueue::new(KEPT));
 static STANDARD: PyOnceLock<Standard> = PyOnceLock::new();
 /// `ForkingPickler` with its own methods in place.
 static UNCHANGED: Known = Known::nothing();
@@ -181,12 +184,9 @@ fn explain(error: &PyErr, object: &Bound<'_, PyAny>) {
     drop(explained);
 }
 
-fn give_back(idle: &Mutex<Vec<Machine>>, machine: Machine) {
-    if let Some(mut idle) = idle.try_lock()
-        && idle.len() < KEPT
-    {
-        idle.push(machine);
-    }
+fn give_back(idle: &ArrayQueue<Machine>, machine: Machine) {
+    // There are enough of them: one more is thrown away.
+    let _ = idle.push(machine);
 }
 
 impl Machine {
@@ -302,12 +302,10 @@ impl Standard {
     fn take(
         &self,
         py: Python<'_>,
-        idle: &Mutex<Vec<Machine>>,
+        idle: &ArrayQueue<Machine>,
         make: fn(&Self, Python<'_>) -> PyResult<Machine>,
     ) -> PyResult<Machine> {
-        // `try_lock`: a fork may have copied the lock while another thread held it.
-        let machine = idle.try_lock().and_then(|mut idle| idle.pop());
-        machine.map_or_else(|| make(self, py), Ok)
+        idle.pop().map_or_else(|| make(self, py), Ok)
     }
 
     fn machine(&self, py: Python<'_>) -> PyResult<Machine> {

@@ -14,4 +14,3 @@ pub mod robust;
 pub mod segment;
 pub mod seqpacket;
 pub mod socket;
-pub mod spin;

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
+use crossbeam::queue::SegQueue;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -60,7 +61,7 @@ pub(crate) struct PoolEngine {
     feed_count: AtomicUsize,
     feeding: AtomicBool,
     /// Complete jobs whose callbacks are to be run.
-    pub(super) settled: Mutex<VecDeque<Arc<Job>>>,
+    pub(super) settled: SegQueue<Arc<Job>>,
     pub(super) supervised: AtomicBool,
     /// Descriptors that become readable when a worker ends, and what is called then.
     pub(super) sentinels: Mutex<Arc<[RawFd]>>,
@@ -93,7 +94,7 @@ impl PoolEngine {
             feeds: Mutex::default(),
             feed_count: AtomicUsize::new(0),
             feeding: AtomicBool::new(false),
-            settled: Mutex::default(),
+            settled: SegQueue::new(),
             supervised: AtomicBool::new(false),
             sentinels: Mutex::new(Arc::from([])),
             on_exit: Mutex::default(),
@@ -706,7 +707,7 @@ impl PoolEngine {
     /// A job is complete: its callbacks come first.
     pub(super) fn completed(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
         if job.watched {
-            self.settled.lock().push_back(Arc::clone(job));
+            self.settled.push(Arc::clone(job));
             Ok(())
         } else {
             self.finish(py, job)

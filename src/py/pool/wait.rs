@@ -126,7 +126,7 @@ impl PoolEngine {
             self.run_callbacks(py)?;
             self.collect(py)?;
             self.pump(py, true)?;
-            if !self.settled.lock().is_empty() {
+            if !self.settled.is_empty() {
                 continue;
             }
             if self.over() {
@@ -164,7 +164,7 @@ impl PoolEngine {
 
     fn run_callbacks(&self, py: Python<'_>) -> PyResult<()> {
         loop {
-            let Some(job) = self.settled.lock().pop_front() else { return Ok(()) };
+            let Some(job) = self.settled.pop() else { return Ok(()) };
             if self.terminated() {
                 return Ok(());
             }
