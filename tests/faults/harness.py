@@ -59,7 +59,7 @@ class Run:
         """Wait for the end; return the exit status, None for a hang, and what it wrote. Nothing is left then."""
         status: int | None
         try:
-            out, error = self.process.communicate(timeout=limit or self.function.limit)  # type: ignore[attr-defined]
+            out, error = self.process.communicate(timeout=limit or limit_of(self.function))
             status = self.process.returncode
         except subprocess.TimeoutExpired:
             # It dumps the stacks of its threads.
@@ -83,6 +83,11 @@ class Run:
             time.sleep(0.01)
 
 
+def limit_of(function: Case) -> float:
+    """Return the seconds that a case may take; storms take ``RSMP_STRESS`` seconds more."""
+    return float(function.limit) + float(os.environ.get("RSMP_STRESS", 0))  # type: ignore[attr-defined]
+
+
 def carriers(token: str) -> list[int]:
     """Return the living processes whose environment holds ``token``."""
     needle = f"{TOKEN}={token}".encode()
@@ -101,7 +106,7 @@ def check(function: Case, method: str, library: str, **options: Any) -> str:
     """Run a case to its end; fail if it fails, hangs or leaves a process. Return what it wrote."""
     run = Run(function, method, library, **options)
     status, out, error = run.end()
-    assert status is not None, f"hung for {function.limit} s\n{out}\n{error[-6000:]}"  # type: ignore[attr-defined]
+    assert status is not None, f"hung for {limit_of(function)} s\n{out}\n{error[-6000:]}"
     assert status == 0, f"exit status {status}\n{out}\n{error[-6000:]}"
     try:
         wait_until(lambda: not run.left(), 2.0)

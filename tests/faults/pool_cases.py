@@ -345,20 +345,22 @@ def workers_killed_at_random_while_they_return_results(ctx):
     seed = int(os.environ.get("RSMP_SEED", random.randrange(1 << 30)))
     print("seed", seed)
     chance = random.Random(seed)
-    runs, runners = (ctx.Array("i", 400, lock=False) for _ in range(2))
+    seconds = float(os.environ.get("RSMP_STRESS", 1.5))
+    count = int(400 * max(seconds / 1.5, 1))
+    runs, runners = (ctx.Array("i", count, lock=False) for _ in range(2))
     begun = time.monotonic()
     with ctx.Pool(2, share, (runs, runners)) as pool:
-        results = [pool.apply_async(count_run, (n, chance.choice([10, 1000, 300_000]))) for n in range(400)]
+        results = [pool.apply_async(count_run, (n, chance.choice([10, 1000, 300_000]))) for n in range(count)]
         lost = 0
         while not all(result.ready() for result in results):
             time.sleep(chance.random() * (0.03 if ctx.get_start_method() == "fork" else 0.3))
-            if time.monotonic() - begun < 1.5:
+            if time.monotonic() - begun < seconds:
                 # Those that have run a task: what ends before it is ready counts as a failed start.
                 victims = sorted(pids(pool).intersection(runners))
                 if victims:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(chance.choice(victims), signal.SIGKILL)
-            assert time.monotonic() - begun < 20
+            assert time.monotonic() - begun < 20 + 2 * seconds
         for n, result in enumerate(results):
             try:
                 assert result.get(0) == bytes([n % 256]) * len(result.get(0))
@@ -367,7 +369,7 @@ def workers_killed_at_random_while_they_return_results(ctx):
                 lost += 1
                 assert runs[n] <= 1, (n, runs[n])
         check_others(pool)
-        print(f"{lost} of 400 tasks lost")
+        print(f"{lost} of {count} tasks lost")
 
 
 shared = None

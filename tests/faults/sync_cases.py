@@ -8,6 +8,8 @@ import time
 
 from harness import Within, case, kill, raises
 
+from under_test import submodule
+
 
 def start(ctx, target, *args):
     process = ctx.Process(target=target, args=args, daemon=True)
@@ -150,6 +152,42 @@ def the_holder_of_a_lock_is_killed(ctx):
         if lock.__class__.__name__ != "RLock":
             lock.release()
             assert lock.acquire(timeout=0.2)
+
+
+@case(standard="fails")
+def the_holder_of_a_robust_lock_is_killed(ctx):
+    """Exactly one of those who wait hears of it, holding the lock; from then on it is a lock like any other."""
+    died = submodule("synchronize").OwnerDiedError
+    for lock in (ctx.Lock(robust=True), ctx.RLock(robust=True)):
+        for _ in range(2):
+            ready, told = ctx.Semaphore(0), ctx.Queue()
+            holder = start(ctx, hold, lock, ready)
+            wait_all(ready, 1)
+            waiters = [start(ctx, acquire_and_tell, lock, told) for _ in range(2)]
+            time.sleep(0.1)
+            kill(holder)
+            answers = sorted((told.get(timeout=3) for _ in waiters), key=str)
+            for waiter in waiters:
+                waiter.join(5)
+                assert waiter.exitcode == 0
+            assert answers.count("held") == 1 and holder.pid in answers, answers
+            with Within(0.5), lock:
+                pass
+        holder = start(ctx, hold, lock, ready)
+        wait_all(ready, 1)
+        kill(holder)
+        with Within(1):
+            assert raises(died, lock.acquire).pid == holder.pid
+        lock.release()
+
+
+def acquire_and_tell(lock, told):
+    try:
+        lock.acquire()
+        told.put("held")
+    except submodule("synchronize").OwnerDiedError as error:
+        told.put(error.pid)
+    lock.release()
 
 
 def compete(lock, ready):

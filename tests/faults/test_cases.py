@@ -1,10 +1,27 @@
 """Every fault case, for every start method; and that the standard library hangs or fails where a case says so."""
 
+import time
+
 import harness
 import pytest
 
 MODULES = ["pool_cases", "queue_cases", "sync_cases", "process_cases", "connection_cases", "limit_cases"]
 CASES = [function for module in MODULES for function in harness.cases(module)]
+
+
+# What the standard library is shown to fail, with fork and all at once.
+CONTRAST = [
+    "a_worker_ends_in_a_task",
+    "the_only_worker_is_killed_again_and_again",
+    "results_that_do_not_travel",
+    "a_base_exception_is_the_task_s_error",
+    "a_consumer_is_killed_while_it_waits",
+    "a_child_is_joined_before_its_items_are_taken",
+    "waiters_of_a_condition_are_killed",
+    "waiters_of_an_event_are_killed",
+    "items_that_do_not_travel",
+    "the_parent_is_killed",
+]
 
 
 def name(function):
@@ -16,3 +33,16 @@ def test_survives(request, ctx, mp, function):
     if mp.__name__ == "multiprocessing" and function.standard:
         pytest.skip(f"the standard library {function.standard}")
     harness.check(function, ctx.get_start_method(), mp.__name__)
+
+
+def test_the_standard_library_does_not(mp):
+    """The contrast: none of these passes there within the time that rsmp takes for it, many times over."""
+    if mp.__name__ != "rsmp":
+        pytest.skip("shown once, beside rsmp")
+    runs = [harness.Run(function, "fork", "multiprocessing") for function in CASES if function.__name__ in CONTRAST]
+    assert len(runs) == len(CONTRAST)
+    deadline = time.monotonic() + 5
+    for run in runs:
+        status, _, _ = run.end(max(deadline - time.monotonic(), 0.1))
+        run.kill_all()
+        assert status != 0, f"{run.function.__name__} passes with the standard library"
