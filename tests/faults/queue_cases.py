@@ -210,30 +210,30 @@ def producers_and_consumers_are_killed_at_random(ctx):
     print("seed", seed)
     chance = random.Random(seed)
     first, second = ctx.Queue(100), ctx.Queue()
-    processes, label, received, kills = [], 0, 0, 0
+    relays, producers, label, received, kills = [], [], 0, 0, 0
     seen: dict[int, set[int]] = {}
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
-        while len(processes) < 4:
-            if len(processes) % 2:
-                processes.append(start(ctx, relay, first, second))
-            else:
-                size = chance.choice([10, 3000, 40_000, 400_000])
-                processes.append(start(ctx, fill, first, label, size))
-                label += 1
+        while len(relays) < 2:
+            relays.append(start(ctx, relay, first, second))
+        while len(producers) < 2:
+            size = chance.choice([10, 3000, 40_000, 400_000])
+            producers.append(start(ctx, fill, first, label, size))
+            label += 1
         until = time.monotonic() + chance.random() * (0.05 if ctx.get_start_method() == "fork" else 0.3)
         while time.monotonic() < until:
             try:
                 who, n, payload = second.get(timeout=0.6)
             except queue.Empty:
+                assert ctx.get_start_method() != "fork", "nothing comes through"
                 continue
             assert payload.count(bytes([n % 256])) == len(payload) > 0
             assert n not in seen.setdefault(who, set())
             seen[who].add(n)
             received += 1
-        kill(processes.pop(chance.randrange(len(processes))))
+        kill(chance.choice((relays, producers)).pop(0))
         kills += 1
-    for process in processes:
+    for process in relays + producers:
         kill(process)
     for q in (first, second):
         while not q.empty():
