@@ -61,7 +61,8 @@ pub(crate) struct PoolEngine {
     feed_count: AtomicUsize,
     feeding: AtomicBool,
     /// Complete jobs whose callbacks are to be run.
-    pub(super) settled: SegQueue<Arc<Job>>,
+    /// Boxed: it is aligned to cache lines, which objects of the interpreter are not.
+    pub(super) settled: Box<SegQueue<Arc<Job>>>,
     pub(super) supervised: AtomicBool,
     /// Descriptors that become readable when a worker ends, and what is called then.
     pub(super) sentinels: Mutex<Arc<[RawFd]>>,
@@ -94,7 +95,7 @@ impl PoolEngine {
             feeds: Mutex::default(),
             feed_count: AtomicUsize::new(0),
             feeding: AtomicBool::new(false),
-            settled: SegQueue::new(),
+            settled: Box::default(),
             supervised: AtomicBool::new(false),
             sentinels: Mutex::new(Arc::from([])),
             on_exit: Mutex::default(),
