@@ -43,6 +43,13 @@ def test_the_standard_library_does_not(mp):
     assert len(runs) == len(CONTRAST)
     deadline = time.monotonic() + 5
     for run in runs:
-        status, _, _ = run.end(max(deadline - time.monotonic(), 0.1))
+        status, _, error = run.end(max(deadline - time.monotonic(), 0.1))
         run.kill_all()
-        assert status != 0, f"{run.function.__name__} passes with the standard library"
+        # It hangs, or an assertion of the case fails: not something that only rsmp has.
+        if run.function.standard == "hangs":
+            # Some cases give up on a result themselves.
+            assert status is None or error.rstrip().endswith("TimeoutError"), (
+                f"{run.function.__name__} comes to an end: {error}"
+            )
+        else:
+            assert status == 1 and "AssertionError" in error, f"{run.function.__name__}: {status} {error}"
