@@ -484,6 +484,7 @@ def test_a_callback_that_raises(ctx):
         assert [result.get(10) for result in results] == [0, 1, 4]
 
 
+@rsmp_only("the standard pool, collected while its handlers are at work, can wait for them for ever")
 def test_a_pool_that_nobody_holds_is_ended(ctx):
     pool = ctx.Pool(1)
     assert pool.apply_async(square, (2,)).get(10) == 4

@@ -22,6 +22,13 @@ def fill(q, label, size):
         q.put((label, n, bytes([n % 256]) * size))
 
 
+def fill_slowly(q):
+    """Between two items it is outside the queue, nearly all of the time."""
+    for n in range(1 << 30):
+        q.put(n)
+        time.sleep(0.001)
+
+
 def start(ctx, target, *args):
     process = ctx.Process(target=target, args=args, daemon=True)
     process.start()
@@ -176,8 +183,8 @@ def put_and_go(q, how):
 def a_stopped_process_blocks_nobody_for_long(ctx):
     """A consumer and a producer that are stopped, not dead, at some point of their work: unless they hold a lock."""
     q = ctx.Queue()
-    for target, args in ((take, (q,)), (fill, (q, 0, 100))):
-        process = start(ctx, target, *args)
+    for target in (take, fill_slowly):
+        process = start(ctx, target, q)
         time.sleep(0.2)
         # Waiting or working; the chance that it is in one of its short sections is small, and another try is allowed.
         for _ in range(5):
