@@ -49,6 +49,8 @@ mod _rsmp {
     #[pymodule_export]
     use super::pool::engine::PoolEngine;
     #[pymodule_export]
+    use super::pool::result::PoolHandle;
+    #[pymodule_export]
     use super::pool::result::PoolIterator;
     #[pymodule_export]
     use super::pool::result::PoolResult;

@@ -1,6 +1,5 @@
 //! `PoolEngine`: the owner's side of a pool.
 
-use core::time::Duration;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -8,35 +7,28 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use crossbeam::queue::SegQueue;
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 use rsmp_core::Deadline;
-use rsmp_core::pool::{Closing, Stage};
+use rsmp_core::pool::Closing;
 use rsmp_core::sync::spin::Spin;
-use rsmp_core::sys::{poll, process};
+use rsmp_core::sys::process;
 
-use super::Call;
 use super::channel::PoolChannel;
 use super::desk::Desk;
-use super::feed::{Advance, Feed};
-use super::job::{Attached, Ending, Job, Progress};
+use super::feed::Feed;
+use super::job::{Attached, Job};
 use super::lobby::Lobby;
-use super::result::{PoolIterator, PoolResult};
-use super::shop::{Order, Shop};
-use crate::block;
+use super::result::PoolHandle;
+use super::send::arguments;
+use super::shop::Shop;
 use crate::error::Failure;
 
 const RUNNING: u8 = 0;
-const CLOSING: u8 = 1;
+pub(super) const CLOSING: u8 = 1;
 const TERMINATED: u8 = 2;
-
-/// Orders that threads may have waiting; the rest stays with whoever makes them.
-const ORDERS: u32 = 256;
-
-/// Within this time an interrupt reaches every process that it is for.
-const INTERRUPTED: Duration = Duration::from_millis(20);
 
 #[allow(clippy::large_enum_variant)] // one for each pool
 pub(super) enum Backend {
@@ -50,16 +42,16 @@ pub(crate) struct PoolEngine {
     pid: u32,
     pub(super) backend: Backend,
     /// The results that are not complete, by job number.
-    cache: Py<PyDict>,
+    pub(super) cache: Py<PyDict>,
     pub(super) lobby: Lobby,
     pub(super) spin: Spin,
-    stage: AtomicU8,
+    pub(super) stage: AtomicU8,
     /// Jobs that are not complete; those among them with callbacks.
-    jobs: AtomicUsize,
-    watched: AtomicUsize,
-    feeds: Mutex<VecDeque<Feed>>,
-    feed_count: AtomicUsize,
-    feeding: AtomicBool,
+    pub(super) jobs: AtomicUsize,
+    pub(super) watched: AtomicUsize,
+    pub(super) feeds: Mutex<VecDeque<Feed>>,
+    pub(super) feed_count: AtomicUsize,
+    pub(super) feeding: AtomicBool,
     /// Complete jobs whose callbacks are to be run.
     /// Boxed: it is aligned to cache lines, which objects of the interpreter are not.
     pub(super) settled: Box<SegQueue<Arc<Job>>>,
@@ -68,7 +60,7 @@ pub(crate) struct PoolEngine {
     pub(super) sentinels: Mutex<Arc<[RawFd]>>,
     pub(super) on_exit: Mutex<Option<Py<PyAny>>>,
     /// Why no task will ever be run.
-    broken: Mutex<Option<Py<PyAny>>>,
+    pub(super) broken: Mutex<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
@@ -182,7 +174,7 @@ impl PoolEngine {
         let py = func.py();
         self.check(py)?;
         let result = class.call1((pool, callback, error_callback))?;
-        let job = PoolResult::job(&result)?;
+        let job = PoolHandle::job(&result)?;
         self.begin(py, &job, || {
             let (call, payload) = arguments(args, kwds)?;
             self.send_or_feed(py, &job, call, func, &payload)
@@ -220,7 +212,7 @@ impl PoolEngine {
         chunksize: isize,
         spread: bool,
     ) -> PyResult<()> {
-        let job = PoolResult::job(result)?;
+        let job = PoolHandle::job(result)?;
         let chunk = chunksize.max(0).unsigned_abs();
         self.begin(py, &job, || self.feed_map(py, &job, func, iterable, length, chunk, spread, false))
     }
@@ -236,7 +228,7 @@ impl PoolEngine {
         chunksize: usize,
         buffersize: Option<usize>,
     ) -> PyResult<()> {
-        let job = PoolIterator::job(result)?;
+        let job = PoolHandle::job(result)?;
         self.begin(py, &job, || {
             match Feed::items(Arc::clone(&job), false, func, iterable, chunksize, None, buffersize) {
                 Ok(feed) => self.feed(py, feed),
@@ -275,49 +267,12 @@ impl PoolEngine {
     /// Settle what the worker that was process `pid` leaves; `lost(function, index)` makes the exception for each
     /// task that died with it. Return how far it came: None if it never began, else "initializer", "failed", "serving" or "left".
     fn bury(&self, py: Python<'_>, pid: u32, lost: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
-        let Backend::Processes(desk) = &self.backend else { return Ok(None) };
-        let (tasks, stage, mut outcome) =
-            desk.bury(py, pid, |back| self.settle(py, &back.job, back.index, back.ending, back.bare).map(|_| ()));
-        // Whatever is raised meanwhile, by the handler of a signal perhaps: a task that nobody settles is waited for
-        // without end.
-        for task in tasks {
-            let function = task.job.function.get().map(|function| function.bind(py));
-            let error = || lost.call1((function, task.index));
-            let ending = match error().or_else(|first| error().inspect(|_| outcome = Err(first))) {
-                Ok(error) => Ending { ok: false, value: error.unbind() },
-                Err(error) => Ending::failed(py, error),
-            };
-            outcome = outcome.and(self.settle(py, &task.job, task.index, ending, false).map(|_| ()));
-        }
-        self.announce();
-        outcome?;
-        Ok(stage.map(|stage| match stage {
-            Stage::Entered | Stage::Vacant => "initializer",
-            Stage::Failed => "failed",
-            Stage::Serving => "serving",
-            Stage::Left => "left",
-        }))
+        self.do_bury(py, pid, lost)
     }
 
     /// End every job with `error`, and refuse new ones with it.
     fn break_down(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (py, error) = (error.py(), error.clone().unbind());
-        *self.broken.lock() = Some(error.clone_ref(py));
-        let mut jobs = match &self.backend {
-            Backend::Processes(desk) => desk.jobs(),
-            Backend::Threads(shop) => shop.clear(),
-        };
-        let feeds = std::mem::take(&mut *self.feeds.lock());
-        self.feed_count.fetch_sub(feeds.len(), Ordering::AcqRel);
-        jobs.extend(feeds.iter().map(|feed| Arc::clone(&feed.job)));
-        drop(feeds);
-        for job in jobs {
-            if job.fail(py, &error) == Progress::Complete {
-                self.completed(py, &job)?;
-            }
-        }
-        self.announce();
-        Ok(())
+        self.do_break_down(error)
     }
 
     /// Take no more jobs; the workers leave when the last one is complete.
@@ -420,39 +375,11 @@ impl PoolEngine {
             || self.stage.load(Ordering::Acquire) == CLOSING
     }
 
-    pub(super) fn has_feeds(&self) -> bool {
-        self.feed_count.load(Ordering::Acquire) > 0
-    }
-
     /// Tasks that are out.
     pub(super) fn in_use(&self) -> u32 {
         match &self.backend {
             Backend::Processes(desk) => desk.in_use(),
             Backend::Threads(shop) => shop.in_use(),
-        }
-    }
-
-    /// So many tasks of a job go out before the first one has come back, if nothing is known of their results.
-    pub(super) fn first(&self) -> usize {
-        match &self.backend {
-            Backend::Processes(desk) => desk.workers() as usize * 2,
-            Backend::Threads(_) => 0,
-        }
-        .max(64)
-    }
-
-    /// Whether it is known how long the results of `function` are, or does not matter.
-    pub(super) fn knows(&self, function: &Bound<'_, PyAny>) -> bool {
-        match &self.backend {
-            Backend::Processes(desk) => desk.knows(function),
-            Backend::Threads(_) => true,
-        }
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        match &self.backend {
-            Backend::Processes(desk) => desk.has_room(),
-            Backend::Threads(shop) => shop.in_use() < ORDERS,
         }
     }
 
@@ -469,323 +396,4 @@ impl PoolEngine {
         self.enlist(job);
         self.cache.bind(py).set_item(job.number, result)
     }
-
-    /// Sends a task out. `false`: there is no room.
-    pub(super) fn send(
-        &self,
-        job: &Arc<Job>,
-        index: usize,
-        call: Call,
-        function: &Bound<'_, PyAny>,
-        payload: &Bound<'_, PyAny>,
-    ) -> PyResult<bool> {
-        if job.function.get().is_none() {
-            let _ = job.function.set(function.clone().unbind());
-        }
-        match &self.backend {
-            Backend::Processes(desk) => {
-                let mut failed = None;
-                let sent = desk.submit(job, index, call, function, payload, &mut failed)?;
-                if let Some(ending) = failed
-                    && self.settle(function.py(), job, index, ending, false)?
-                {
-                    self.announce();
-                }
-                Ok(sent)
-            }
-            Backend::Threads(shop) => {
-                let (function, payload) = (function.clone().unbind(), payload.clone().unbind());
-                shop.submit(Order { job: Arc::clone(job), index, call, function, payload });
-                Ok(true)
-            }
-        }
-    }
-
-    /// Sends a task of the standard form out; there is room.
-    pub(super) fn send_task(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        type Parts<'py> = (u64, usize, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
-        let py = task.py();
-        let (number, index, function, args, kwds): Parts<'_> = task.extract()?;
-        let Some(result) = self.cache.bind(py).get_item(number)? else { return Ok(()) };
-        let job = PoolResult::job(&result).or_else(|_| PoolIterator::job(&result))?;
-        let (call, payload) = arguments(&args, &kwds)?;
-        // Results of a map arrive in lists here, as its functions are the standard library's.
-        self.send(&job, index, call, &function, &payload).map(|_| ())
-    }
-
-    /// Sends out what a job begins with. Should that be interrupted, nobody will ever hold the job: it is over.
-    fn begin(&self, py: Python<'_>, job: &Arc<Job>, send: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
-        send().inspect_err(|error| {
-            let value = error.clone_ref(py).into_value(py).into_any();
-            if job.fail(py, &value) == Progress::Complete && self.completed(py, job).is_ok() {
-                self.announce();
-            }
-        })
-    }
-
-    fn send_or_feed(
-        &self,
-        py: Python<'_>,
-        job: &Arc<Job>,
-        call: Call,
-        function: &Bound<'_, PyAny>,
-        payload: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        if !self.has_feeds() {
-            if self.send(job, 0, call, function, payload)? {
-                return Ok(());
-            }
-            // Perhaps only because nobody has looked at what is finished.
-            self.collect(py)?;
-            if self.send(job, 0, call, function, payload)? {
-                return Ok(());
-            }
-        }
-        let (function, payload) = (function.clone().unbind(), payload.clone().unbind());
-        self.feed(py, Feed::single(Arc::clone(job), call, function, payload))
-    }
-
-    #[allow(clippy::too_many_arguments)] // what a map is
-    fn feed_map(
-        &self,
-        py: Python<'_>,
-        job: &Arc<Job>,
-        function: &Bound<'_, PyAny>,
-        iterable: &Bound<'_, PyAny>,
-        length: usize,
-        chunk: usize,
-        spread: bool,
-        here: bool,
-    ) -> PyResult<()> {
-        if job.is_empty() {
-            return self.completed(py, job);
-        }
-        let limit = Some(rsmp_core::pool::chunks::count(length, chunk));
-        match Feed::items(Arc::clone(job), spread, function, iterable, chunk, limit, None) {
-            Ok(mut feed) => {
-                // The caller waits anyway: it may run the iterable's code.
-                feed.harmless |= here;
-                self.feed(py, feed)
-            }
-            Err(error) => {
-                self.settle_error(py, job, 0, error)?;
-                self.end(py, job, 1)
-            }
-        }
-    }
-
-    fn feed(&self, py: Python<'_>, feed: Feed) -> PyResult<()> {
-        self.feed_count.fetch_add(1, Ordering::AcqRel);
-        self.feeds.lock().push_back(feed);
-        self.pump(py, false)?;
-        if self.has_feeds() {
-            self.announce();
-        }
-        Ok(())
-    }
-
-    /// Sends out what there is room for. Only the supervisor takes from sources that may block.
-    pub(super) fn pump(&self, py: Python<'_>, supervisor: bool) -> PyResult<()> {
-        if !self.has_feeds() || self.feeding.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let outcome = self.do_pump(py, supervisor);
-        self.feeding.store(false, Ordering::Release);
-        outcome
-    }
-
-    fn do_pump(&self, py: Python<'_>, supervisor: bool) -> PyResult<()> {
-        let mut position = 0;
-        while !self.terminated() {
-            let mut feed = {
-                let mut feeds = self.feeds.lock();
-                match feeds.get(position) {
-                    Some(feed) if feed.harmless || supervisor => match feeds.remove(position) {
-                        Some(feed) => feed,
-                        None => break,
-                    },
-                    _ => break,
-                }
-            };
-            let advance = feed.advance(py, self);
-            match advance {
-                Ok(Advance::Exhausted) => {
-                    self.feed_count.fetch_sub(1, Ordering::AcqRel);
-                }
-                Ok(Advance::NoRoom) => {
-                    self.put_back(position, feed);
-                    break;
-                }
-                Ok(Advance::Ahead) => {
-                    self.put_back(position, feed);
-                    position += 1;
-                }
-                Err(error) => {
-                    self.feed_count.fetch_sub(1, Ordering::AcqRel);
-                    let value = error.clone_ref(py).into_value(py).into_any();
-                    if feed.job.fail(py, &value) == Progress::Complete {
-                        self.completed(py, &feed.job)?;
-                        self.announce();
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn put_back(&self, position: usize, feed: Feed) {
-        if self.terminated() {
-            self.feed_count.fetch_sub(1, Ordering::AcqRel);
-            return;
-        }
-        let mut feeds = self.feeds.lock();
-        let position = position.min(feeds.len());
-        feeds.insert(position, feed);
-    }
-
-    /// Whether a feed waits for its caller to take results, who just did.
-    pub(super) fn feed_behind(&self) -> bool {
-        self.has_feeds() && self.feeds.lock().iter().any(|feed| feed.limited() && !feed.is_ahead())
-    }
-
-    /// Takes the finished tasks in.
-    pub(super) fn collect(&self, py: Python<'_>) -> PyResult<()> {
-        let Backend::Processes(desk) = &self.backend else { return Ok(()) };
-        let (mut news, mut taken) = (false, false);
-        let outcome = desk.collect(py, |back| {
-            taken = true;
-            news |= self.settle(py, &back.job, back.index, back.ending, back.bare)?;
-            news |= self.has_feeds();
-            Ok(())
-        });
-        if news {
-            self.announce();
-        } else if taken && self.lobby.has_leader() {
-            // The thread that sleeps asked for a number of results, some of which will not come any more.
-            let _ = desk.board().kick();
-        }
-        outcome
-    }
-
-    /// Takes the ending of a task in. Returns whether somebody should hear of it.
-    pub(super) fn settle(
-        &self,
-        py: Python<'_>,
-        job: &Arc<Job>,
-        index: usize,
-        ending: Ending,
-        bare: bool,
-    ) -> PyResult<bool> {
-        if !job.begun.load(Ordering::Relaxed) {
-            job.begun.store(true, Ordering::Relaxed);
-        }
-        match job.settle(py, index, ending, bare)? {
-            Progress::Nothing => Ok(false),
-            Progress::Item => Ok(true),
-            Progress::Complete => self.completed(py, job).map(|()| true),
-        }
-    }
-
-    pub(super) fn settle_error(&self, py: Python<'_>, job: &Arc<Job>, index: usize, error: PyErr) -> PyResult<()> {
-        if self.settle(py, job, index, Ending::failed(py, error), false)? {
-            self.announce();
-        }
-        Ok(())
-    }
-
-    /// Says that a job has no tasks but the first `count`.
-    pub(super) fn end(&self, py: Python<'_>, job: &Arc<Job>, count: usize) -> PyResult<()> {
-        match job.end(count) {
-            Progress::Nothing => return Ok(()),
-            Progress::Item => {}
-            Progress::Complete => self.completed(py, job)?,
-        }
-        self.announce();
-        Ok(())
-    }
-
-    /// A job is complete: its callbacks come first.
-    pub(super) fn completed(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
-        if job.watched {
-            self.settled.push(Arc::clone(job));
-            Ok(())
-        } else {
-            self.finish(py, job)
-        }
-    }
-
-    /// The caller can have its result.
-    pub(super) fn finish(&self, py: Python<'_>, job: &Job) -> PyResult<()> {
-        let attached = job.release();
-        job.set_ready();
-        if job.watched {
-            self.watched.fetch_sub(1, Ordering::AcqRel);
-        }
-        if attached.pool.is_some() {
-            match self.cache.bind(py).del_item(job.number) {
-                Err(error) if !error.is_instance_of::<PyKeyError>(py) => return Err(error),
-                _ => {}
-            }
-        }
-        self.jobs.fetch_sub(1, Ordering::AcqRel);
-        self.leave_when_done();
-        Ok(())
-    }
-
-    fn leave_when_done(&self) {
-        if self.stage.load(Ordering::Acquire) == CLOSING && self.jobs.load(Ordering::Acquire) == 0 {
-            match &self.backend {
-                Backend::Processes(desk) => desk.board().close(Closing::Finish),
-                Backend::Threads(shop) => shop.close(),
-            }
-        }
-    }
-
-    /// Wakes whoever waits for something to change.
-    pub(super) fn announce(&self) {
-        let kick = self.lobby.announce();
-        let Backend::Processes(desk) = &self.backend else { return };
-        // An event that cannot be raised is a broken descriptor; the sleepers look by themselves every half second.
-        if kick.leader {
-            let _ = desk.board().kick();
-        }
-        if kick.supervisor {
-            let _ = desk.board().call_supervisor();
-        }
-    }
-
-    /// Waits for a job nobody else holds and gives its result or raises its exception.
-    fn result<'py>(&self, py: Python<'py>, job: &Arc<Job>) -> PyResult<Bound<'py, PyAny>> {
-        let ready = || job.ready();
-        self.wait(py, Deadline::NEVER, &ready, &|| job.needs(), false)?;
-        let ending = if job.ready() { job.take_ending(py) } else { None };
-        Self::give(py, ending)
-    }
-
-    /// The result or the exception; without an ending, that there will be none.
-    pub(super) fn give(py: Python<'_>, ending: Option<Ending>) -> PyResult<Bound<'_, PyAny>> {
-        match ending {
-            Some(Ending { ok: true, value }) => Ok(value.into_bound(py)),
-            Some(Ending { ok: false, value }) => {
-                if value.bind(py).is_instance_of::<PyKeyboardInterrupt>() {
-                    // Ctrl-C goes to the workers, too, and may reach them first: this process's own is what counts.
-                    let mut nobody = poll::Set::default();
-                    block::until(py, Deadline::after(INTERRUPTED), |slice| nobody.wait(slice).map(|_| None::<()>))?;
-                }
-                Err(PyErr::from_value(value.into_bound(py)))
-            }
-            None => {
-                Err(super::module(py)?.getattr("_terminated")?.call0().map_or_else(|error| error, PyErr::from_value))
-            }
-        }
-    }
-}
-
-/// How a call with these arguments is sent.
-fn arguments<'py>(args: &Bound<'py, PyAny>, kwds: &Bound<'py, PyAny>) -> PyResult<(Call, Bound<'py, PyAny>)> {
-    if kwds.cast_exact::<PyDict>().is_ok_and(PyDictMethods::is_empty) {
-        return Ok((Call::Plain, args.clone()));
-    }
-    Ok((Call::Full, PyTuple::new(args.py(), [args, kwds])?.into_any()))
 }

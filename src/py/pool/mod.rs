@@ -2,7 +2,10 @@
 //!
 //! | file      | what lives there                                                                        |
 //! |-----------|-----------------------------------------------------------------------------------------|
-//! | `engine`  | `PoolEngine`, one for each pool: submitting, collecting, the end                         |
+//! | `engine`  | `PoolEngine`, one for each pool: its state and what Python calls                         |
+//! | `send`    | how tasks go out                                                                        |
+//! | `pump`    | the feeds, and who may take from them                                                   |
+//! | `settle`  | how tasks and jobs end                                                                  |
 //! | `wait`    | how threads of the owner wait for results, and what the supervisor thread does          |
 //! | `lobby`   | which of the waiting threads sleeps on the board's event                                 |
 //! | `feed`    | where tasks come from when there is no room for all of them yet                          |
@@ -18,7 +21,10 @@ pub(crate) mod engine;
 mod feed;
 mod job;
 mod lobby;
+mod pump;
 pub(crate) mod result;
+mod send;
+mod settle;
 mod shop;
 mod wait;
 

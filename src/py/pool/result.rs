@@ -1,6 +1,7 @@
-//! What the caller holds of a job: `PoolResult` and `PoolIterator`.
+//! What the caller holds of a job: `PoolResult` and `PoolIterator`, and what both are, `PoolHandle`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::{PyStopIteration, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -11,23 +12,20 @@ use rsmp_core::Deadline;
 use super::engine::PoolEngine;
 use super::job::{Attached, Ending, Job, Next};
 
-/// The result of `apply_async` or, with a shape, of `map_async`; see `rsmp.pool.ApplyResult`.
+/// A job and the pool that does it.
 #[pyclass(frozen, subclass, module = "rsmp._rsmp")]
-pub(crate) struct PoolResult {
+pub(crate) struct PoolHandle {
     engine: Py<PoolEngine>,
     job: Arc<Job>,
 }
+
+/// The result of `apply_async` or, with a shape, of `map_async`; see `rsmp.pool.ApplyResult`.
+#[pyclass(frozen, subclass, extends = PoolHandle, module = "rsmp._rsmp")]
+pub(crate) struct PoolResult;
 
 /// The results of `imap`, one after the other; see `rsmp.pool.IMapIterator`.
-#[pyclass(frozen, subclass, module = "rsmp._rsmp")]
-pub(crate) struct PoolIterator {
-    engine: Py<PoolEngine>,
-    job: Arc<Job>,
-}
-
-fn engine_of(pool: &Bound<'_, PyAny>) -> PyResult<Py<PoolEngine>> {
-    Ok(pool.getattr(pyo3::intern!(pool.py(), "_engine"))?.cast_into::<PoolEngine>()?.unbind())
-}
+#[pyclass(frozen, subclass, extends = PoolHandle, module = "rsmp._rsmp")]
+pub(crate) struct PoolIterator;
 
 fn given(callback: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
     (!callback.is_none()).then(|| callback.clone().unbind())
@@ -40,68 +38,11 @@ fn timed_out(py: Python<'_>) -> PyErr {
 }
 
 #[pymethods]
-impl PoolResult {
-    /// `shape`: chunk size and length of a map.
-    #[new]
-    #[pyo3(signature = (pool, callback, error_callback, shape=None))]
-    fn new(
-        pool: &Bound<'_, PyAny>,
-        callback: &Bound<'_, PyAny>,
-        error_callback: &Bound<'_, PyAny>,
-        shape: Option<(isize, usize)>,
-    ) -> PyResult<Self> {
-        let attached = Attached {
-            pool: Some(pool.clone().unbind()),
-            callback: given(callback),
-            error_callback: given(error_callback),
-        };
-        let job = match shape {
-            Some((chunk, length)) => Job::map(pool.py(), length, chunk.max(0).unsigned_abs(), attached)?,
-            None => Job::single(attached),
-        };
-        Ok(Self { engine: engine_of(pool)?, job: Arc::new(job) })
-    }
-
+impl PoolHandle {
     /// Counts among the results of its pool that are not complete.
     fn _register(this: &Bound<'_, Self>) -> PyResult<()> {
         let inner = this.get();
         inner.engine.get().register(this.py(), &inner.job, this.as_any())
-    }
-
-    /// Return whether the call has completed.
-    fn ready(&self, py: Python<'_>) -> PyResult<bool> {
-        if !self.job.ready() {
-            self.engine.get().collect(py)?;
-        }
-        Ok(self.job.ready())
-    }
-
-    /// Return whether the call completed without an exception; `ValueError` if it has not completed.
-    fn successful(this: &Bound<'_, Self>) -> PyResult<bool> {
-        let py = this.py();
-        if !this.get().ready(py)? {
-            return Err(PyValueError::new_err(format!("{} not ready", this.repr()?)));
-        }
-        Ok(this.get().job.ending(py).is_some_and(|ending| ending.ok))
-    }
-
-    /// Wait until the result is there or `timeout` seconds have passed.
-    #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        self.wait_until(py, Deadline::from_seconds(timeout))
-    }
-
-    /// Return the result; `TimeoutError` if it is not there within `timeout` seconds.
-    #[pyo3(signature = (timeout=None))]
-    fn get<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        if !self.job.ready() {
-            self.wait_until(py, Deadline::from_seconds(timeout))?;
-        }
-        let engine = self.engine.get();
-        if self.job.ready() {
-            return PoolEngine::give(py, self.job.ending(py));
-        }
-        if engine.terminated() { PoolEngine::give(py, None) } else { Err(timed_out(py)) }
     }
 
     /// Take the result of task `i`, as the standard result handler gives it: `(success, value)`.
@@ -128,28 +69,6 @@ impl PoolResult {
         self.job.pool(py)
     }
 
-    #[getter]
-    fn _success(&self, py: Python<'_>) -> bool {
-        self.job.ending(py).is_some_and(|ending| ending.ok)
-    }
-
-    #[getter]
-    fn _value(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.job.ending(py).map(|ending| ending.value)
-    }
-
-    /// Chunks whose results are not there.
-    #[getter]
-    fn _number_left(&self, py: Python<'_>) -> PyResult<usize> {
-        self.engine.get().collect(py)?;
-        Ok(self.job.figures().0)
-    }
-
-    #[getter]
-    fn _chunksize(&self) -> Option<usize> {
-        self.job.figures().1
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.engine)?;
         // While tasks are out the engine holds the job, too.
@@ -163,9 +82,22 @@ impl PoolResult {
     }
 }
 
-impl PoolResult {
+impl PoolHandle {
+    fn new(pool: &Bound<'_, PyAny>, job: Job) -> PyResult<PyClassInitializer<Self>> {
+        let engine = pool.getattr(pyo3::intern!(pool.py(), "_engine"))?.cast_into::<PoolEngine>()?.unbind();
+        Ok(PyClassInitializer::from(Self { engine, job: Arc::new(job) }))
+    }
+
     pub(super) fn job(result: &Bound<'_, PyAny>) -> PyResult<Arc<Job>> {
         Ok(Arc::clone(&result.cast::<Self>()?.get().job))
+    }
+
+    /// Whether the job is complete, now that what has come back is taken in.
+    fn is_ready(&self, py: Python<'_>) -> PyResult<bool> {
+        if !self.job.ready() {
+            self.engine.get().collect(py)?;
+        }
+        Ok(self.job.ready())
     }
 
     fn wait_until(&self, py: Python<'_>, deadline: Deadline) -> PyResult<()> {
@@ -173,101 +105,8 @@ impl PoolResult {
         self.engine.get().wait(py, deadline, &ready, &|| self.job.needs(), false)?;
         Ok(())
     }
-}
 
-#[pymethods]
-impl PoolIterator {
-    #[new]
-    #[pyo3(signature = (pool, ordered=true))]
-    fn new(pool: &Bound<'_, PyAny>, ordered: bool) -> PyResult<Self> {
-        let attached = Attached { pool: Some(pool.clone().unbind()), ..Attached::default() };
-        Ok(Self { engine: engine_of(pool)?, job: Arc::new(Job::stream(ordered, attached)) })
-    }
-
-    /// Counts among the results of its pool that are not complete.
-    fn _register(this: &Bound<'_, Self>) -> PyResult<()> {
-        let inner = this.get();
-        inner.engine.get().register(this.py(), &inner.job, this.as_any())
-    }
-
-    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        this
-    }
-
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.take(py, Deadline::NEVER)
-    }
-
-    /// Return the next result; `TimeoutError` if it is not there within `timeout` seconds.
-    #[pyo3(signature = (timeout=None))]
-    fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        self.take(py, Deadline::from_seconds(timeout))?.ok_or_else(|| PyStopIteration::new_err(()))
-    }
-
-    /// Take the result of task `i`, as the standard result handler gives it: `(success, value)`.
-    fn _set(&self, py: Python<'_>, i: usize, obj: (bool, Py<PyAny>)) -> PyResult<()> {
-        let engine = self.engine.get();
-        if engine.settle(py, &self.job, i, Ending { ok: obj.0, value: obj.1 }, false)? {
-            engine.announce();
-        }
-        Ok(())
-    }
-
-    /// Say that there will be `length` results.
-    fn _set_length(&self, py: Python<'_>, length: usize) -> PyResult<()> {
-        self.engine.get().end(py, &self.job, length)
-    }
-
-    #[getter]
-    fn _job(&self) -> u64 {
-        self.job.number
-    }
-
-    #[getter]
-    fn _cache(&self, py: Python<'_>) -> Py<PyDict> {
-        self.engine.get().cache_of(py)
-    }
-
-    #[getter]
-    fn _pool(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.job.pool(py)
-    }
-
-    #[getter]
-    fn _index(&self) -> usize {
-        self.job.figures().0
-    }
-
-    #[getter]
-    fn _length(&self) -> Option<usize> {
-        self.job.figures().1
-    }
-
-    /// Results that nobody has taken.
-    #[getter]
-    fn _items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let count = self.job.figures().0 - self.job.taken.load(std::sync::atomic::Ordering::Relaxed);
-        PyTuple::new(py, (0..count).map(|_| py.None()))
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.engine)?;
-        // While tasks are out the engine holds the job, too.
-        if Arc::strong_count(&self.job) == 1 { self.job.traverse(&visit) } else { Ok(()) }
-    }
-
-    fn __clear__(&self) {
-        if Arc::strong_count(&self.job) == 1 {
-            self.job.clear();
-        }
-    }
-}
-
-impl PoolIterator {
-    pub(super) fn job(result: &Bound<'_, PyAny>) -> PyResult<Arc<Job>> {
-        Ok(Arc::clone(&result.cast::<Self>()?.get().job))
-    }
-
+    /// The next item of a stream; nothing at its end.
     fn take<'py>(&self, py: Python<'py>, deadline: Deadline) -> PyResult<Option<Bound<'py, PyAny>>> {
         let engine = self.engine.get();
         let mut next = self.job.next();
@@ -290,5 +129,134 @@ impl PoolIterator {
             None if engine.terminated() => PoolEngine::give(py, None).map(Some),
             None => Err(timed_out(py)),
         }
+    }
+}
+
+#[pymethods]
+impl PoolResult {
+    /// `shape`: chunk size and length of a map.
+    #[new]
+    #[pyo3(signature = (pool, callback, error_callback, shape=None))]
+    fn new(
+        pool: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        error_callback: &Bound<'_, PyAny>,
+        shape: Option<(isize, usize)>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let attached = Attached {
+            pool: Some(pool.clone().unbind()),
+            callback: given(callback),
+            error_callback: given(error_callback),
+        };
+        let job = match shape {
+            Some((chunk, length)) => Job::map(pool.py(), length, chunk.max(0).unsigned_abs(), attached)?,
+            None => Job::single(attached),
+        };
+        Ok(PoolHandle::new(pool, job)?.add_subclass(Self))
+    }
+
+    /// Return whether the call has completed.
+    fn ready(this: &Bound<'_, Self>) -> PyResult<bool> {
+        this.as_super().get().is_ready(this.py())
+    }
+
+    /// Return whether the call completed without an exception; `ValueError` if it has not completed.
+    fn successful(this: &Bound<'_, Self>) -> PyResult<bool> {
+        let (py, handle) = (this.py(), this.as_super().get());
+        if !handle.is_ready(py)? {
+            return Err(PyValueError::new_err(format!("{} not ready", this.repr()?)));
+        }
+        Ok(handle.job.ending(py).is_some_and(|ending| ending.ok))
+    }
+
+    /// Wait until the result is there or `timeout` seconds have passed.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(this: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+        this.as_super().get().wait_until(this.py(), Deadline::from_seconds(timeout))
+    }
+
+    /// Return the result; `TimeoutError` if it is not there within `timeout` seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn get<'py>(this: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, handle) = (this.py(), this.as_super().get());
+        if !handle.job.ready() {
+            handle.wait_until(py, Deadline::from_seconds(timeout))?;
+        }
+        if handle.job.ready() {
+            return PoolEngine::give(py, handle.job.ending(py));
+        }
+        if handle.engine.get().terminated() { PoolEngine::give(py, None) } else { Err(timed_out(py)) }
+    }
+
+    #[getter]
+    fn _success(this: &Bound<'_, Self>) -> bool {
+        this.as_super().get().job.ending(this.py()).is_some_and(|ending| ending.ok)
+    }
+
+    #[getter]
+    fn _value(this: &Bound<'_, Self>) -> Option<Py<PyAny>> {
+        this.as_super().get().job.ending(this.py()).map(|ending| ending.value)
+    }
+
+    /// Chunks whose results are not there.
+    #[getter]
+    fn _number_left(this: &Bound<'_, Self>) -> PyResult<usize> {
+        let handle = this.as_super().get();
+        handle.engine.get().collect(this.py())?;
+        Ok(handle.job.figures().0)
+    }
+
+    #[getter]
+    fn _chunksize(this: &Bound<'_, Self>) -> Option<usize> {
+        this.as_super().get().job.figures().1
+    }
+}
+
+#[pymethods]
+impl PoolIterator {
+    #[new]
+    #[pyo3(signature = (pool, ordered=true))]
+    fn new(pool: &Bound<'_, PyAny>, ordered: bool) -> PyResult<PyClassInitializer<Self>> {
+        let attached = Attached { pool: Some(pool.clone().unbind()), ..Attached::default() };
+        Ok(PoolHandle::new(pool, Job::stream(ordered, attached))?.add_subclass(Self))
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        this.as_super().get().take(this.py(), Deadline::NEVER)
+    }
+
+    /// Return the next result; `TimeoutError` if it is not there within `timeout` seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn next<'py>(this: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let next = this.as_super().get().take(this.py(), Deadline::from_seconds(timeout))?;
+        next.ok_or_else(|| PyStopIteration::new_err(()))
+    }
+
+    /// Say that there will be `length` results.
+    fn _set_length(this: &Bound<'_, Self>, length: usize) -> PyResult<()> {
+        let handle = this.as_super().get();
+        handle.engine.get().end(this.py(), &handle.job, length)
+    }
+
+    #[getter]
+    fn _index(this: &Bound<'_, Self>) -> usize {
+        this.as_super().get().job.figures().0
+    }
+
+    #[getter]
+    fn _length(this: &Bound<'_, Self>) -> Option<usize> {
+        this.as_super().get().job.figures().1
+    }
+
+    /// Results that nobody has taken.
+    #[getter]
+    fn _items<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let job = &this.as_super().get().job;
+        let count = job.figures().0 - job.taken.load(Ordering::Relaxed);
+        PyTuple::new(this.py(), (0..count).map(|_| this.py().None()))
     }
 }
