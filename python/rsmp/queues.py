@@ -22,6 +22,9 @@ _standard = _stdlib.mirror(__name__)
 SEM_VALUE_MAX = 2**31 - 1
 """What the standard library takes for no limit."""
 
+SIMPLE_QUEUE_BYTES = 1 << 20
+"""Bytes of payload that a `SimpleQueue` holds before ``put`` waits."""
+
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
@@ -76,7 +79,7 @@ class Queue(_rsmp.Queue, _Shared, _standard.Queue):  # type: ignore[name-defined
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
-        self._create(max(maxsize, 0))
+        self._create(max(maxsize, 0), 0)
 
     def __getstate__(self) -> Any:
         if not self._is_native:
@@ -138,7 +141,7 @@ class SimpleQueue(_rsmp.SimpleQueue, _Shared, _standard.SimpleQueue):  # type: i
     """A queue without item bounds or timeouts; see `multiprocessing.SimpleQueue`."""
 
     def __init__(self, *, ctx: Any) -> None:
-        self._create()
+        self._create(0, SIMPLE_QUEUE_BYTES)
 
     def __getstate__(self) -> Any:
         if not self._is_native:

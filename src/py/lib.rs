@@ -73,7 +73,11 @@ mod _rsmp {
     #[pymodule_export]
     use super::process::tie_to_lifeline;
     #[pymodule_export]
+    use super::queues::End;
+    #[pymodule_export]
     use super::queues::Queue;
+    #[pymodule_export]
+    use super::queues::QueueBase;
     #[pymodule_export]
     use super::queues::Reader;
     #[pymodule_export]
