@@ -16,7 +16,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use rsmp_core::Deadline;
 
 use crate::cells::Cells;
-use crate::synchronize::{Lock, RLock};
+use crate::synchronize::{Lock, Primitive, RLock};
 
 /// What every wrapper keeps.
 #[pyclass(module = "rsmp._rsmp", subclass, frozen)]

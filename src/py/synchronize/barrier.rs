@@ -4,13 +4,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use rsmp_core::Deadline;
-use rsmp_core::shm::arena::{self, LINE};
+use rsmp_core::shm::arena::LINE;
 use rsmp_core::sync::barrier::{self, Arrival, End, Round};
 use rsmp_core::sync::spin::Spin;
 
 use super::{Place, seconds};
-use crate::error::Failure;
-use crate::{arena as pickles, block};
+use crate::block;
 
 #[pyclass(module = "rsmp._rsmp", subclass, frozen)]
 pub(crate) struct Barrier {
@@ -67,15 +66,15 @@ impl Barrier {
 
     /// Gives the barrier its memory, empty and whole.
     fn _open(&self) -> PyResult<()> {
-        self.place.set(arena::allocate(LINE).map_err(Failure::from)?)
+        self.place.open(LINE, |_| ())
     }
 
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        pickles::share(slf.as_any(), slf.get().place.get()?)
+        slf.get().place.share(slf.as_any())
     }
 
     fn _restore(&self, state: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.place.set(pickles::restore(state)?)
+        self.place.restore(state)
     }
 
     /// Waits until `parties` are there; the last to come runs `action`. Returns the index of the arrival.

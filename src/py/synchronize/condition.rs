@@ -5,14 +5,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
-use rsmp_core::shm::arena;
 use rsmp_core::sync::condition::{self, SIZE};
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
 
-use super::{Lock, Place, RLock, seconds};
+use super::{Lock, Place, Primitive, RLock, seconds};
+use crate::block;
 use crate::error::Failure;
-use crate::{arena as pickles, block};
 
 #[pyclass(module = "rsmp._rsmp", subclass, frozen)]
 pub(crate) struct Condition {
@@ -122,16 +121,16 @@ impl Condition {
 
     /// Gives the condition its memory and its lock.
     fn _open(&self, lock: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.place.set(arena::allocate(SIZE).map_err(Failure::from)?)?;
+        self.place.open(SIZE, |_| ())?;
         self.set_lock(lock)
     }
 
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        pickles::share(slf.as_any(), slf.get().place.get()?)
+        slf.get().place.share(slf.as_any())
     }
 
     fn _restore(&self, state: &Bound<'_, PyAny>, lock: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.place.set(pickles::restore(state)?)?;
+        self.place.restore(state)?;
         self.set_lock(lock)
     }
 

@@ -17,7 +17,7 @@ use pyo3::types::{PyString, PyType};
 use pyo3::{PyClass, ffi, intern, prelude::*};
 
 /// What is taken and given back.
-pub(super) trait Held: PyClass<Frozen = True> + Sync {
+pub(crate) trait Held: PyClass<Frozen = True> + Sync {
     /// Takes it if that needs no waiting.
     fn take(&self) -> bool;
     /// Gives it back; `false` when that is an error.

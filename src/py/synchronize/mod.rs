@@ -1,19 +1,25 @@
 //! `rsmp.synchronize`: one file per class over the primitive of the same name in `rsmp_core::sync`.
 //!
 //! Each object is empty until `_open` or `_restore` gives it a cell, so that Python classes derive from it in any way.
-//! Taking what is free happens attached to the interpreter; only a wait detaches, in `block`.
+//! Taking what is free happens attached to the interpreter; only a wait detaches, in `block`. What locks and semaphores
+//! have in common stands in `held`.
 
 use std::sync::OnceLock;
 
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use rsmp_core::Deadline;
-use rsmp_core::shm::arena::Cell;
+use rsmp_core::shm::arena::{self, Cell};
+
+use crate::arena as pickles;
+use crate::error::Failure;
 
 mod barrier;
 mod condition;
 mod event;
 mod fast;
+mod held;
 mod lock;
 mod rlock;
 mod semaphore;
@@ -21,6 +27,7 @@ mod semaphore;
 pub(crate) use barrier::Barrier;
 pub(crate) use condition::Condition;
 pub(crate) use event::Event;
+pub(crate) use held::Primitive;
 pub(crate) use lock::Lock;
 pub(crate) use rlock::RLock;
 pub(crate) use semaphore::Semaphore;
@@ -40,7 +47,7 @@ const KIND_SEMAPHORE: u8 = 1;
 
 /// The shared memory of an object, once it has some.
 #[derive(Default)]
-struct Place(OnceLock<Cell>);
+pub(crate) struct Place(OnceLock<Cell>);
 
 impl Place {
     #[inline]
@@ -48,14 +55,31 @@ impl Place {
         self.0.get().ok_or_else(|| PyAttributeError::new_err("__init__() was not called"))
     }
 
-    /// Gives the object its memory, once.
+    /// Gives the object `len` bytes of memory, zero, before `fill` writes to them.
+    #[inline]
+    fn open(&self, len: usize, fill: impl FnOnce(&Cell)) -> PyResult<()> {
+        let cell = arena::allocate(len).map_err(Failure::from)?;
+        fill(&cell);
+        self.set(cell)
+    }
+
+    /// The picklable state of `object`, whose place this is.
+    fn share<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+        pickles::share(object, self.get()?)
+    }
+
+    /// Gives the object the memory behind the `state` that `share` gave.
+    fn restore(&self, state: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.set(pickles::restore(state)?)
+    }
+
     fn set(&self, cell: Cell) -> PyResult<()> {
         self.0.set(cell).map_err(|_| PyRuntimeError::new_err("already initialised"))
     }
 }
 
 /// The argument `block` of `acquire`, true when it is left out.
-enum Block<'py> {
+pub(crate) enum Block<'py> {
     Default,
     Given(Bound<'py, PyAny>),
 }
