@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from _frozen_importlib import ModuleSpec
-from collections.abc import Sequence
-from types import ModuleType
 
 from rsmp import _stdlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
     from typing import Any
 
 __all__ = ["install", "installed", "take_over"]

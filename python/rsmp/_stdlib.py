@@ -8,10 +8,11 @@ from the standard module, so that a patch made on one side is seen on the other.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import sys
-import threading
 from _frozen_importlib import module_from_spec
 from _frozen_importlib_external import PathFinder
+from _thread import RLock
 from types import FunctionType, ModuleType
 
 TYPE_CHECKING = False
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["load", "loaded", "mirror", "package", "replaced", "unannotate", "when_loaded"]
-
-_completing = threading.RLock()
 
 
 class _Deferred(ModuleType):
@@ -45,7 +44,8 @@ class _Deferred(ModuleType):
 def _complete(module: ModuleType) -> None:
     """Execute a deferred module once; other threads wait for it, and the module itself gets at its own names."""
     spec: Any = ModuleType.__getattribute__(module, "__spec__")
-    with _completing:
+    # A lock for each module: what one of them imports may be waiting for another of them, in another thread.
+    with _completing[spec.name]:
         if type(module) is not _Deferred or spec.loader_state == "executing":
             return
         spec.loader_state = "executing"
@@ -59,6 +59,7 @@ def _complete(module: ModuleType) -> None:
             action(module)
 
 
+_completing: dict[str, RLock] = {}
 _afterwards: dict[str, Callable[[ModuleType], object]] = {}
 
 
@@ -68,12 +69,16 @@ def _deferred(full: str, path: Any) -> ModuleType | None:
     if spec is None or spec.loader is None:
         return None
     module: Any = module_from_spec(spec)
+    _completing[full] = RLock()
     module.__class__ = _Deferred
     return module  # type: ignore[no-any-return]
 
 
 def _import_package() -> ModuleType:
-    """Import the standard package, with ``reduction`` deferred: it brings pickle and socket, half the time it takes."""
+    """Import the standard package without what brings half of the time it takes: pickle and socket, signal and enum.
+
+    Those come with the first use of the standard ``reduction`` and of ``signal``.
+    """
     full = "multiprocessing.reduction"
     parent = None if "multiprocessing" in sys.modules else PathFinder.find_spec("multiprocessing")
     module = None if parent is None else _deferred(full, parent.submodule_search_locations)
@@ -82,12 +87,21 @@ def _import_package() -> ModuleType:
 
         return multiprocessing
     sys.modules[full] = module
+    # The standard `process` reads the numbers of the signals from it. Without threading nobody else is importing now.
+    signals = None if {"signal", "threading"} & sys.modules.keys() else _deferred("signal", None)
+    if signals is not None:
+        sys.modules["signal"] = _signal
     try:
         import multiprocessing
     except BaseException:
         del sys.modules[full]
         raise
+    finally:
+        if signals is not None:
+            sys.modules["signal"] = signals
     multiprocessing.__dict__["reduction"] = module
+    if signals is not None:
+        multiprocessing.process.__dict__["signal"] = signals
     return multiprocessing
 
 
@@ -133,10 +147,8 @@ def load(name: str) -> ModuleType:
         return module
     full = "multiprocessing." + name
     if sys.modules.get("multiprocessing") is package:
-        from importlib import import_module
-
-        module = import_module(full)
-        return _loaded.setdefault(name, module)
+        __import__(full)
+        return _loaded.setdefault(name, sys.modules[full])
     existing = sys.modules.get(full)
     if existing is not None and not existing.__name__.startswith("rsmp"):
         return _loaded.setdefault(name, existing)

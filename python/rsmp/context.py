@@ -7,14 +7,14 @@ the default context here reads and writes the standard default context's choice.
 from __future__ import annotations
 
 import functools
-import importlib
-from collections.abc import Callable
+import sys
 from types import GenericAlias, MethodType
 
 from rsmp import _stdlib, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _standard = _stdlib.mirror(__name__)
@@ -36,7 +36,9 @@ def _load(name: str) -> Any:
     """Return the submodule ``name``, imported when first asked for: an import statement costs more than a lock."""
     module = _modules.get(name)
     if module is None:
-        module = _modules[name] = importlib.import_module("rsmp." + name)
+        full = "rsmp." + name
+        __import__(full)
+        module = _modules[name] = sys.modules[full]
     return module
 
 

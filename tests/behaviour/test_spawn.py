@@ -325,7 +325,7 @@ def test_a_lean_child(tmp_path):
 import sys
 import rsmp
 def child():
-    heavy = {"socket", "subprocess", "selectors", "pickle", "runpy", "typing", "tempfile", "re", "importlib.util"}
+    heavy = {"socket", "subprocess", "selectors", "pickle", "runpy", "typing", "tempfile", "re", "importlib", "enum"}
     print(sorted(heavy & set(sys.modules)), [name for name in sys.modules if name.startswith("multiprocessing.")])
 if __name__ == "__main__":
     process = rsmp.get_context("spawn").Process(target=child)
@@ -338,3 +338,49 @@ if __name__ == "__main__":
     heavy, _, loaded = ran.stdout.partition("] ")
     assert heavy == "["
     assert sorted(eval(loaded)) == sorted(f"multiprocessing.{name}" for name in names)
+
+
+def test_what_lives_to_the_end_of_a_spawned_child_is_finalized(tmp_path):
+    """Files that nobody closed are written out, cycles of objects are taken apart, as in any program that ends."""
+    program = """
+import sys
+import MODULE as multiprocessing
+class Noted:
+    def __init__(self, text):
+        self.text, self.own = text, self
+    def __del__(self):
+        sys.stdout.write(self.text)
+if __name__ != "__main__":
+    file = open("PATH", "w")
+    noted = Noted("cycle\\n")
+def child():
+    file.write("buffered")
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=child)
+    process.start()
+    process.join()
+"""
+    written = tmp_path / "written"
+    ran = run_program(tmp_path, program.replace("MODULE", library.__name__).replace("PATH", str(written)))
+    assert (written.read_text(), ran.stdout, ran.stderr) == ("buffered", "cycle\n", "")
+
+
+@rsmp_only("only rsmp puts it off")
+def test_signal_is_complete_when_it_is_used(tmp_path):
+    """The package is imported without `signal`'s enumerations, which nobody can tell."""
+    program = """
+import sys
+import rsmp
+import signal
+assert "enum" not in sys.modules
+print(rsmp.process.signal is signal, sys.modules["signal"] is signal, signal.Signals(15).name, "enum" in sys.modules)
+assert signal.SIGTERM is signal.Signals.SIGTERM and type(signal.getsignal(15)) is signal.Handlers
+process = rsmp.get_context("fork").Process(target=lambda: signal.raise_signal(signal.SIGTERM))
+process.start()
+process.join()
+print(process)
+"""
+    ran = run_program(tmp_path, program)
+    assert ran.stderr == ""
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "True True SIGTERM True" and "stopped exitcode=-SIGTERM" in lines[1]
