@@ -8,6 +8,7 @@ finalizers of ``multiprocessing.util``; output is flushed after the last of them
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import atexit
 import io
 import itertools
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, BinaryIO, NoReturn
 
-__all__ = ["bootstrap", "close_stdin", "load", "prepare_fork", "run_forked", "spawn_main"]
+__all__ = [
+    "admit_interrupts",
+    "admits_interrupts",
+    "bootstrap",
+    "close_stdin",
+    "hold_interrupts",
+    "load",
+    "prepare_fork",
+    "run_forked",
+    "spawn_main",
+    "starts_with_interrupts_held",
+]
 
 _process: Any = _stdlib.load("process")
 _context: Any = _stdlib.load("context")
@@ -65,6 +77,35 @@ def run_forked(start: Callable[..., int], *arguments: Any) -> NoReturn:
 
                 _rsmp.announce(_status, code)
             os._exit(code)
+
+
+def admits_interrupts() -> bool:
+    """Whether Ctrl-C reaches this thread and what it starts."""
+    return _signal.SIGINT not in _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+
+
+def hold_interrupts() -> None:
+    """Put off Ctrl-C for this thread and for what it starts.
+
+    A daemon that is just starting has nothing to be interrupted: whoever starts it gets Ctrl-C too, and ends it.
+    """
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+
+
+def admit_interrupts() -> None:
+    """Let Ctrl-C through again; raises KeyboardInterrupt if it was pressed meanwhile."""
+    global _held
+    _held = False
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
+
+
+def starts_with_interrupts_held() -> None:
+    """Say in a child that its start put off Ctrl-C: it is let through right before the child runs."""
+    global _held
+    _held = True
+
+
+_held = False
 
 
 def announce_to(status: int) -> None:
@@ -136,6 +177,8 @@ def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
     current._inheriting = True
     try:
         data = unpickle(file)
+        if data.get("rsmp_held"):
+            starts_with_interrupts_held()
         lifeline = data.get("rsmp_lifeline")
         if lifeline is not None:
             from rsmp import _rsmp
@@ -230,8 +273,11 @@ def bootstrap(process: Any, parent_sentinel: int) -> int:
     ``parent_sentinel`` is a process descriptor of the parent. Tools replace `BaseProcess._bootstrap`, and classes
     override it: theirs is then called instead.
     """
-    own = not _stdlib.replaced(_process, type(process)._bootstrap)
-    return _run(process, parent_sentinel) if own else process._bootstrap(parent_sentinel=parent_sentinel)
+    if not _stdlib.replaced(_process, type(process)._bootstrap):
+        return _run(process, parent_sentinel)
+    if _held:
+        admit_interrupts()
+    return process._bootstrap(parent_sentinel=parent_sentinel)  # type: ignore[no-any-return]
 
 
 def _run(process: Any, parent_sentinel: int) -> int:
@@ -240,6 +286,9 @@ def _run(process: Any, parent_sentinel: int) -> int:
     try:
         _become(process, parent_sentinel)
         _info("child process calling self.run()")
+        # A pool's worker lets Ctrl-C through itself.
+        if _held and not getattr(process._target, "admits_interrupts", False):
+            admit_interrupts()
         process.run()
         code = 0
     except SystemExit as leaving:

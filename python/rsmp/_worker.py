@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rsmp import _rsmp, _stdlib
+from rsmp import _child, _rsmp, _stdlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def worker(
     if isinstance(inqueue, _rsmp.PoolEngine):
         _run_thread(inqueue, initializer, initargs)
         return
+    _admit_interrupts()
     if not isinstance(inqueue, _rsmp.PoolChannel):
         _stdlib.load("pool").worker(inqueue, outqueue, initializer, initargs, maxtasks, wrap_exception)
         return
@@ -35,13 +36,28 @@ def worker(
     if initializer is not None:
         try:
             initializer(*initargs)
-        except BaseException:
+        except BaseException as error:
             import traceback
 
             inqueue.fail(traceback.format_exc())
+            if isinstance(error, KeyboardInterrupt):
+                # The program tells of it, once for all its workers.
+                sys.exit(1)
             raise
     completed = inqueue.serve(maxtasks, _wrapped if wrap_exception else _bare, _unsendable)
     _debug("worker exiting after %d tasks", completed)
+
+
+# Its start puts off Ctrl-C until it is here.
+worker.admits_interrupts = True  # type: ignore[attr-defined]
+
+
+def _admit_interrupts() -> None:
+    """Let Ctrl-C through, but not what was pressed so far: that is for the program, which ends its workers."""
+    try:  # noqa: SIM105 (contextlib is an import)
+        _child.admit_interrupts()
+    except KeyboardInterrupt:
+        pass
 
 
 def _run_thread(engine: _rsmp.PoolEngine, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:

@@ -111,7 +111,8 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
         data = spawn.get_preparation_data("ignore") if modules else {}
         keep = ("sys_path", "sys_argv", "init_main_from_path", "init_main_from_name")
         data = {name: data[name] for name in keep if name in data}
-        program = f"from rsmp.forkserver import serve; serve({server}, {modules!r}, {data!r})"
+        held = _child.admits_interrupts()
+        program = f"from rsmp.forkserver import serve; serve({server}, {modules!r}, {data!r}, {held})"
         if installed():
             program = f"from rsmp._install import take_over; take_over(); {program}"
         if getattr(sys, "frozen", False):
@@ -120,7 +121,13 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
         util = _stdlib.load("util")
         executable = spawn.get_executable()
         line = [executable, *util._args_from_interpreter_flags(), "-c", program]
-        pid: int = util.spawnv_passfds(executable, line, [server])
+        if held:
+            _child.hold_interrupts()
+        try:
+            pid: int = util.spawnv_passfds(executable, line, [server])
+        finally:
+            if held:
+                _child.admit_interrupts()
         return pid
 
     def _forget(self) -> None:
@@ -144,14 +151,20 @@ connect_to_new_process = _forkserver.connect_to_new_process
 set_forkserver_preload = _forkserver.set_forkserver_preload
 
 
-def serve(control: int, modules: list[str], data: dict[str, Any]) -> None:
-    """Be the fork server at ``control`` until the last client is gone."""
-    _preload(modules, data)
-    _child.prepare_fork()
-    _child.close_stdin()
-    _child.prepare_rehearsal()
-    # Ctrl-C goes to the whole group; the server stays for those who handle it.
-    interrupt = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+def serve(control: int, modules: list[str], data: dict[str, Any], held: bool = False) -> None:
+    """Be the fork server at ``control`` until the last client is gone. ``held``: its start has put off Ctrl-C."""
+    try:
+        if held:
+            _child.admit_interrupts()
+        _preload(modules, data)
+        _child.prepare_fork()
+        _child.close_stdin()
+        _child.prepare_rehearsal()
+        # Ctrl-C goes to the whole group; the server stays for those who handle it.
+        interrupt = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    except KeyboardInterrupt:
+        # So was whoever wanted it, who tells of it; the next to want a server starts another.
+        sys.exit(1)
     server = _rsmp.ForkServer(control)
     gc.collect()
     gc.freeze()
@@ -205,10 +218,13 @@ def _start_forked(server: Any, request: Any, interrupt: Any) -> int:
             os._exit(0)
     else:
         server.close()
-    # Not through the signal module, whose enumerations are pages that every child would copy.
-    _signal.signal(_signal.SIGINT, interrupt)
     payload, (status, parent, control, tracker, lifeline, inherited) = request.enter()
     _child.announce_to(status)
+    if lifeline is not None and _child.admits_interrupts():
+        _child.hold_interrupts()
+        _child.starts_with_interrupts_held()
+    # Not through the signal module, whose enumerations are pages that every child would copy.
+    _signal.signal(_signal.SIGINT, interrupt)
     if lifeline is not None:
         _rsmp.tie_to_lifeline(lifeline)
         os.close(lifeline)

@@ -56,14 +56,31 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
         # Opened before the fork, so that no other process can have got the number of a parent that is gone already;
         # here its place is then taken by the child's.
         parent = _rsmp.open_self()
+        held = process_obj.daemon and _child.admits_interrupts()
+        if held:
+            _child.hold_interrupts()
         try:
-            pid = os.fork()
-            if pid == 0:
-                _child.run_forked(_start, process_obj, parent, lifeline)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    _child.run_forked(_start, process_obj, parent, lifeline, held)
+            finally:
+                os.close(parent)
+            _rsmp.forked(pid)
+            self._take(pid)
         finally:
-            os.close(parent)
-        _rsmp.forked(pid)
-        self._take(pid)
+            if held:
+                self._admit_interrupts()
+
+    def _admit_interrupts(self) -> None:
+        """Let Ctrl-C through. A start that it ends has started nothing."""
+        try:
+            _child.admit_interrupts()
+        except BaseException:
+            if self.pid is not None:
+                self.kill()
+                self.wait()
+            raise
 
     def _take(self, pid: int) -> None:
         """Adopt the child, or end it if that is not possible (out of descriptors)."""
@@ -75,7 +92,9 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
             raise
 
 
-def _start(process_obj: Any, parent: int, lifeline: int | None) -> int:
+def _start(process_obj: Any, parent: int, lifeline: int | None, held: bool) -> int:
+    if held:
+        _child.starts_with_interrupts_held()
     if lifeline is not None:
         _rsmp.tie_to_lifeline(lifeline)
     return _child.bootstrap(process_obj, parent)

@@ -30,21 +30,25 @@ class Popen(*_bases):  # type: ignore[misc]
     def _launch(self, process_obj: Any) -> None:
         tracker_fd = spawn.tracker_descriptor()
         parent = _rsmp.open_self()
+        held = process_obj.daemon and _child.admits_interrupts()
         try:
             lifeline = self._lifeline() if process_obj.daemon else None
-            payload = spawn.pickled(self, process_obj, parent_sentinel=parent, lifeline=lifeline)
+            payload = spawn.pickled(self, process_obj, parent_sentinel=parent, lifeline=lifeline, held=held)
             self._fds += [tracker_fd, parent] if lifeline is None else [tracker_fd, parent, lifeline]
-            self._execute(payload, tracker_fd)
+            self._execute(payload, tracker_fd, held)
         finally:
             os.close(parent)
 
-    def _execute(self, payload: bytes, tracker_fd: int) -> None:
-        """Start the interpreter and hand it the payload: in a file, which it finds complete however late it reads."""
+    def _execute(self, payload: bytes, tracker_fd: int, held: bool) -> None:
+        """Start the interpreter and hand it the payload: in a file, which it finds complete however late it reads.
+
+        ``held``: the child expects that its start puts off Ctrl-C.
+        """
         file = _rsmp.payload_file(payload)
         try:
             line, own = spawn.command_line(tracker_fd=tracker_fd, pipe_handle=file)
             if own:
-                self._spawn(line, file)
+                self._spawn(line, file, held)
                 return
         finally:
             os.close(file)
@@ -59,9 +63,15 @@ class Popen(*_bases):  # type: ignore[misc]
         with open(writer, "wb", closefd=False) as pipe:
             pipe.write(payload)
 
-    def _spawn(self, line: list[str], file: int) -> None:
-        pid = _stdlib.load("util").spawnv_passfds(spawn.get_executable(), line, [*self._fds, file])
-        self._take(pid)
+    def _spawn(self, line: list[str], file: int, held: bool = False) -> None:
+        if held:
+            _child.hold_interrupts()
+        try:
+            pid = _stdlib.load("util").spawnv_passfds(spawn.get_executable(), line, [*self._fds, file])
+            self._take(pid)
+        finally:
+            if held:
+                self._admit_interrupts()
 
 
 _stdlib.unannotate(__name__)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import harness
-from harness import Within, case, is_running, kill, wait_until
+from harness import Within, case, is_running, kill, raises, wait_until
 
 from under_test import submodule
 
@@ -181,6 +181,61 @@ def an_interrupt_ends_a_program_with_a_pool(ctx):
             _, error = program.communicate(timeout=10)
         assert error.count("Traceback") == 1 and error.rstrip().endswith("KeyboardInterrupt"), (call, error)
         assert program.returncode in (1, -signal.SIGINT), (call, program.returncode)
+
+
+def started(ctx):
+    """A program that is interrupted while the workers of its pool start."""
+    print("ready", flush=True)
+    with ctx.Pool(2) as pool:
+        pool.map(sleep, range(4), 1)
+
+
+@case(standard="fails", limit=40)
+def an_interrupt_while_workers_start_ends_a_program_once(ctx):
+    for after in range(0, 400, 80):
+        program = spawn_program("started", ctx)
+        assert program.stdout.readline() == "ready\n", program.stderr.read()
+        time.sleep(after / 1000)
+        os.killpg(program.pid, signal.SIGINT)
+        with Within(1.5):
+            _, error = program.communicate(timeout=10)
+        assert error.count("Traceback") == 1 and error.rstrip().endswith("KeyboardInterrupt"), (after, error)
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt("in the initializer")
+
+
+@case(standard="hangs")
+def an_interrupted_initializer_breaks_the_pool(ctx):
+    pool = ctx.Pool(1, initializer=raise_interrupt)
+    error = raises(ctx.ProcessError, pool.apply_async(nothing).get, 10)
+    assert "in the initializer" in str(error.__cause__)
+    pool.terminate()
+    pool.join()
+
+
+def report_the_mask(q):
+    q.put(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+@case()
+def interrupts_reach_whoever_runs(ctx):
+    """What puts off Ctrl-C during a start is over when the child runs; a mask of the program's own stays."""
+    q = ctx.Queue()
+    for daemon in (False, True):
+        child = ctx.Process(target=report_the_mask, args=(q,), daemon=daemon)
+        child.start()
+        assert q.get(timeout=20) is False
+        child.join()
+    with ctx.Pool(1) as pool:
+        assert pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())) == set()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,)) == set()
+    if ctx.get_start_method() != "forkserver":
+        child = ctx.Process(target=report_the_mask, args=(q,), daemon=True)
+        child.start()
+        assert q.get(timeout=20) is True
+        child.join()
 
 
 def die_of(number):
