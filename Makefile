@@ -30,8 +30,9 @@ test: develop ## everything: lint, cargo tests, Python tests, the interpreter's 
 test-all: develop ## the same with every supported interpreter on this machine
 	@$(BIN)/python tools/test_all.py
 
-bench: develop ## side by side with the standard library
-	@$(BIN)/python benches/run.py
+bench: develop ## side by side with the standard library and other libraries; BENCH=--quick for a first look
+	@$(BIN)/python benches/install.py
+	@$(BIN)/python benches/run.py --record $(BENCH)
 
 lint: $(BIN)/.ready ## format and lint only
 	@$(BIN)/python tools/test.py --only lint

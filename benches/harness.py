@@ -1,13 +1,10 @@
-"""Cases, libraries and one measurement. `run.py` runs this file once per measurement, in a process of its own."""
+"""Cases, libraries and one measurement, which `measure.py` makes in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import importlib.util
-import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,23 +16,23 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Case:
-    """Something to measure: ``function(library, count)`` returns the seconds that ``count`` operations took."""
+    """Something to measure: ``function(library, count)`` returns the seconds that ``count`` operations took.
+
+    What the result should be stands in ``targets.py``.
+    """
 
     name: str
     function: Callable[[Library, int], float]
     count: int
     needs: str
-    floor: float | None
-    """The ratio to the standard library that must be reached."""
-    aim: float | None
-    """The ratio that should be reached."""
+    """What a library must offer to run it."""
     warm_up: int
     """Operations before the measured ones."""
     module: str | None
     """A module that the case cannot do without."""
 
 
-_cases: list[Case] = []
+_cases: dict[str, list[Case]] = {}
 
 
 def case(
@@ -43,8 +40,6 @@ def case(
     *,
     count: int,
     needs: str,
-    floor: float | None = None,
-    aim: float | None = None,
     warm_up: int | None = None,
     module: str | None = None,
 ) -> Callable[[Callable[[Library, int], float]], Callable[[Library, int], float]]:
@@ -52,7 +47,7 @@ def case(
 
     def add(function: Callable[[Library, int], float]) -> Callable[[Library, int], float]:
         warm = max(count // 10, 1) if warm_up is None else warm_up
-        _cases.append(Case(name, function, count, needs, floor, aim, warm, module))
+        _cases.setdefault(function.__module__, []).append(Case(name, function, count, needs, warm, module))
         return function
 
     return add
@@ -61,9 +56,8 @@ def case(
 class Library:
     """A library under measurement. Subclasses stand in ``libraries/``, one per file, as ``class Adapter``.
 
-    What it offers decides which cases it runs: "queue", "simple queue", "pipe", "pool", "start", "locks", "values",
-    "manager", "shared memory", "import". `module` is the package itself; `host` the package whose processes and pipes
-    serve it, its own if it looks like ``multiprocessing``.
+    What it offers decides which cases it runs. `module` is the package itself; `host` the package whose processes and
+    pipes serve it, its own if it looks like ``multiprocessing``.
     """
 
     name: str
@@ -85,9 +79,9 @@ class Library:
         """Return the context that makes processes, pipes and, by default, everything else."""
         return importlib.import_module(self.host).get_context(method)
 
-    def queue(self, maxsize: int = 0) -> Any:
-        """Return an object with ``put`` and ``get``."""
-        return self.context().Queue(maxsize)
+    def queue(self, largest: int = 64) -> Any:
+        """Return an object with ``put`` and ``get`` for messages of up to ``largest`` bytes."""
+        return self.context().Queue()
 
     def pool(self, processes: int, method: str = "fork") -> Any:
         """Return an object with the methods of a Pool, a context manager."""
@@ -113,9 +107,7 @@ def scenario_names() -> list[str]:
 
 def cases(scenario: str) -> list[Case]:
     """Return the cases of ``scenarios/scenario.py``."""
-    _cases.clear()
-    importlib.import_module(f"scenarios.{scenario}")
-    return list(_cases)
+    return _cases[importlib.import_module(f"scenarios.{scenario}").__name__]
 
 
 @contextlib.contextmanager
@@ -139,6 +131,10 @@ def peers(context: Any, target: Callable[..., None], *argument_lists: tuple[Any,
         assert process.exitcode == 0, process.exitcode
 
 
+POOL = frozenset({f"pool {what}" for what in ("map", "starmap", "imap", "imap_unordered", "apply", "apply_async")})
+"""The ways to hand tasks to a pool."""
+
+
 def timed(function: Callable[[], Any]) -> float:
     """Return the seconds that ``function`` takes."""
     begun = time.perf_counter()
@@ -146,19 +142,14 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def measure(library_name: str, scenario: str, case_name: str) -> dict[str, float]:
-    """Run one case once and return seconds per operation and the highest memory use of one process, in KiB."""
+def measure(library_name: str, scenario: str, case_name: str, budget: float) -> dict[str, float]:
+    """Run one case once and return the seconds per operation and how many operations there were.
+
+    If the warm-up says that the case would take more than ``budget`` seconds, it is done less often.
+    """
     chosen = next(each for each in cases(scenario) if each.name == case_name)
-    under_test = library(library_name)
+    under_test, count = library(library_name), chosen.count
     if chosen.warm_up:
-        chosen.function(under_test, chosen.warm_up)
-    seconds = chosen.function(under_test, chosen.count) / chosen.count
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return {"seconds": seconds, "peak_kib": peak}
-
-
-if __name__ == "__main__":
-    # Under its own name, so that scenarios and this program share one list of cases.
-    import harness
-
-    print(json.dumps(harness.measure(*sys.argv[1:])))
+        seconds = chosen.function(under_test, chosen.warm_up)
+        count = min(count, max(int(min(budget / seconds, count) * chosen.warm_up), 1))
+    return {"seconds": chosen.function(under_test, count) / count, "count": count}

@@ -1,4 +1,4 @@
-"""``make bench``: every case on every library, in turns; a table of medians and ratios; a record on request."""
+"""``make bench``: every case on every library, in turns; a table of medians and ratios, a record, a picture."""
 
 from __future__ import annotations
 
@@ -7,137 +7,187 @@ import datetime
 import fnmatch
 import importlib.util
 import json
-import math
 import os
 import platform
-import statistics
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import harness
+import memory
+import report
+from targets import target
 
-LIMIT = 180.0
+LIMIT = 120.0
 """Seconds that one measurement may take."""
-STANDARD = "multiprocessing"
+BUDGET = 0.6
+"""Seconds that a measurement of a rival should take; a slow one does less."""
+CLEAR = "\033[K" if sys.stdout.isatty() else ""
+PAIR = ("multiprocessing", "rsmp")
+"""Measured in every round and in full; the others in the first rounds."""
 
 
-def measure(library: str, scenario: str, case: str) -> dict[str, float] | str:
-    """Run one measurement in a process of its own; a string says what went wrong."""
-    command = [sys.executable, str(harness.HERE / "harness.py"), library, scenario, case]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        return f"no end after {LIMIT:.0f} s"
-    if ran.returncode:
-        return (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
-    found: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+@dataclass
+class Result:
+    """What was measured of one case, by library."""
+
+    scenario: str
+    case: str
+    goals: dict[str, Any]
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    """Per operation, one per round."""
+    memory_kib: dict[str, list[int]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
 
-def duration(seconds: float) -> str:
-    """Write a time per operation with three digits."""
-    for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
-        if seconds * factor < 1000:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds:.3g} s"
+def measure(library: str, scenario: str, case: str, watched: bool = False) -> dict[str, Any] | str:
+    """Run one measurement in a process of its own; a string says what went wrong.
+
+    If it is ``watched``, the answer has the peak of its memory and the time means nothing.
+    """
+    budget = "inf" if library in PAIR else str(BUDGET)
+    command = [sys.executable, str(harness.HERE / "measure.py"), library, scenario, case, budget]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True, env=environment)
+        peak, deadline = memory.Peak(process.pid), time.monotonic() + LIMIT
+        try:
+            if watched:
+                while process.poll() is None and time.monotonic() < deadline:
+                    peak.look()
+            status = process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            return f"no end after {LIMIT:.0f} s"
+        finally:
+            # What a case left behind would run beside the next one.
+            for pid in memory.session(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        errors.seek(0)
+        if status:
+            return (errors.read().strip().splitlines() or [f"exit status {status}"])[-1]
+        found: dict[str, Any] = json.loads(output.read().splitlines()[-1])
+    return found | {"memory_kib": peak.kib}
 
 
-def spread(values: list[float]) -> str:
-    """Write half the range between the quartiles, relative to the median."""
-    if len(values) < 2:
-        return ""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{(high - low) / 2 / middle:.0%}"
-
-
-def machine() -> dict[str, Any]:
+def machine(libraries: list[str]) -> dict[str, Any]:
     """Say where the numbers come from."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=harness.HERE)
     dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, cwd=harness.HERE)
+    versions = {}
+    for name in libraries:
+        try:
+            versions[name] = metadata.version(name.replace("_", "-"))
+        except metadata.PackageNotFoundError:
+            versions[name] = platform.python_version()
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "commit": commit.stdout.strip() + ("+" if dirty.stdout.strip() else ""),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
+        "libraries": versions,
+        "load": round(os.getloadavg()[0], 1),
     }
 
 
-def row(result: dict[str, Any], libraries: list[str]) -> str:
-    """Return a line of the table."""
-    medians = {name: statistics.median(values) for name, values in result["seconds"].items()}
-    cells = [f"{result['scenario']:14}{result['case']:30}"]
-    for name in libraries:
-        if name in medians:
-            cells.append(f"{duration(medians[name]):>10} {spread(result['seconds'][name]):>4}")
-        else:
-            cells.append(f"{'-' if name not in result['errors'] else 'failed':>10}     ")
-    ratios = {name: medians[STANDARD] / medians[name] for name in medians if name != STANDARD and STANDARD in medians}
-    if "rsmp" in ratios:
-        verdict = ""
-        if result["floor"] is not None:
-            floor, aim, ratio = result["floor"], result["aim"] or math.inf, ratios["rsmp"]
-            verdict = "aim" if ratio >= aim else "ok" if ratio >= floor else "BELOW" if ratio >= 1 else "SLOWER"
-        cells.append(f"{ratios['rsmp']:7.2f}x  {result['floor'] or '':>5} {result['aim'] or '':>4}  {verdict}")
-    return " ".join(cells)
+def run_case(scenario: str, case: harness.Case, libraries: list[str], options: argparse.Namespace) -> Result:
+    """Measure one case in turns."""
+    able = [name for name in libraries if case.needs in harness.library(name).offers]
+    result = Result(scenario, case.name, asdict(target(scenario, case.name)))
+    rounds = [(number, False) for number in range(options.rounds)]
+    rounds += [(number, True) for number in range(options.memory_rounds)]
+    for number, watched in rounds:
+        taking_part = [name for name in able if name in PAIR or number < (1 if watched else options.rival_rounds)]
+        # The order alternates, so that no library always runs after the same other.
+        for name in taking_part if number % 2 == 0 else reversed(taking_part):
+            if name in result.errors:
+                continue
+            if sys.stdout.isatty():
+                what = "memory" if watched else "time"
+                print(f"\r{scenario}: {case.name}: {name}, {what} {number + 1}{CLEAR}", end="\r", flush=True)
+            found = measure(name, scenario, case.name, watched)
+            if isinstance(found, str):
+                result.errors[name] = found
+            elif watched:
+                result.memory_kib.setdefault(name, []).append(found["memory_kib"])
+            else:
+                result.counts[name] = found["count"]
+                result.seconds.setdefault(name, []).append(found["seconds"])
+    return result
+
+
+def chosen(options: argparse.Namespace) -> list[tuple[str, harness.Case]]:
+    """Return the cases to run and name those that cannot be."""
+    found = []
+    for scenario in options.scenarios.split(","):
+        for case in harness.cases(scenario):
+            if case.module and importlib.util.find_spec(case.module) is None:
+                print(f"left out: {scenario}: {case.name} needs {case.module}")
+            elif fnmatch.fnmatch(case.name, options.cases):
+                found.append((scenario, case))
+    return found
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--libraries", default=",".join(harness.library_names()), help="default: all, %(default)s")
+    parser.add_argument("--scenarios", default=",".join(harness.scenario_names()), help="default: all, %(default)s")
+    parser.add_argument("--cases", default="*", help="a pattern of case names")
+    parser.add_argument("--rounds", type=int, default=5, help="of the standard library and rsmp (default: 5)")
+    parser.add_argument("--rival-rounds", type=int, default=3, help="of the others (default: 3)")
+    parser.add_argument("--memory-rounds", type=int, default=1, help="further rounds that watch memory (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="rsmp and the standard library only, fewer rounds")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a floor is missed")
+    parser.add_argument("--record", action="store_true", help="write the result to benches/record/")
+    options = parser.parse_args()
+    if options.quick:
+        options.libraries, options.rounds = ",".join(PAIR), min(options.rounds, 3)
+    return options
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--libraries", default="multiprocessing,rsmp", help=", ".join(harness.library_names()))
-    parser.add_argument("--scenarios", default=",".join(harness.scenario_names()))
-    parser.add_argument("--cases", default="*", help="a pattern of case names")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--record", action="store_true", help="write the result to benches/record/")
-    options = parser.parse_args()
-    libraries = [name for name in options.libraries.split(",") if harness.library(name).available()]
-    for name in set(options.libraries.split(",")) - set(libraries):
-        print(f"{name} is not installed: pip install {harness.library(name).requirement or name}")
-
-    where = machine()
-    print(
-        f"{where['cpu']}, {where['cores']} CPUs, Linux {where['kernel']}, Python {where['python']}, {where['commit']}"
-    )
-    print(f"medians of {options.rounds} rounds and spread; above 1.00x rsmp is faster\n")
-    header = " ".join(f"{name:>15}" for name in libraries)
-    print(f"{'scenario':14}{'case':30} {header} {'ratio':>8}  {'floor':>5} {'aim':>4}")
-    results = []
-    for scenario in options.scenarios.split(","):
-        for case in harness.cases(scenario):
-            if not fnmatch.fnmatch(case.name, options.cases):
-                continue
-            if case.module and importlib.util.find_spec(case.module) is None:
-                print(f"{scenario:14}{case.name:30} needs {case.module}")
-                continue
-            able = [name for name in libraries if case.needs in harness.library(name).offers]
-            result: dict[str, Any] = {"scenario": scenario, "case": case.name, "count": case.count}
-            result |= {"floor": case.floor, "aim": case.aim, "seconds": {}, "peak_kib": {}, "errors": {}}
-            for number in range(options.rounds):
-                # The order alternates, so that no library always runs after the same other.
-                for name in able if number % 2 == 0 else reversed(able):
-                    if sys.stdout.isatty():
-                        print(f"\r{scenario}: {case.name}: {name} {number + 1}/{options.rounds}\033[K", end="\r")
-                    found = measure(name, scenario, case.name)
-                    if isinstance(found, str):
-                        result["errors"][name] = found
-                    elif not math.isnan(found["seconds"]):
-                        result["seconds"].setdefault(name, []).append(found["seconds"])
-                        result["peak_kib"].setdefault(name, []).append(found["peak_kib"])
-            results.append(result)
-            print(row(result, libraries), flush=True)
+    """Run the suite."""
+    options = arguments()
+    names = options.libraries.split(",")
+    libraries = [name for name in names if harness.library(name).available()]
+    for name in names:
+        if name not in libraries:
+            print(f"left out: {name} is not installed (python benches/install.py)")
+    record: dict[str, Any] = {"machine": machine(libraries), "cases": []}
+    print(f"{report.place(record)}; above 1.00x rsmp is faster\n\n{report.HEAD}")
+    cases, begun = chosen(options), time.monotonic()
+    try:
+        for number, (scenario, case) in enumerate(cases):
+            result = asdict(run_case(scenario, case, libraries, options))
+            record["cases"].append(result)
+            left = (time.monotonic() - begun) / (number + 1) * (len(cases) - number - 1)
+            print(f"{report.line(result)}  ({number + 1}/{len(cases)}, {left / 60:.0f} min left){CLEAR}", flush=True)
             for name, error in result["errors"].items():
                 print(f"    {name}: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted; so far:")
+    record["machine"]["minutes"] = round((time.monotonic() - begun) / 60, 1)
+    print(f"\n{report.table(record)}\n\n{report.summary(record)}")
     if options.record:
-        path = harness.HERE / "record" / f"{where['date']}-{where['commit'].rstrip('+')}-py{where['python']}.json"
-        Path(path).write_text(json.dumps({"machine": where, "cases": results}, indent=1) + "\n")
-        print(f"\nrecorded in {path.relative_to(harness.HERE.parent)}")
-    failed = [result for result in results if result["errors"]]
-    return 1 if failed else 0
+        whole = len(record["cases"]) == sum(len(harness.cases(name)) for name in harness.scenario_names())
+        for path in report.write(record, "" if whole and not options.quick else "-partial"):
+            print(f"recorded: {path.relative_to(harness.HERE.parent)}")
+    if any(name in PAIR for result in record["cases"] for name in result["errors"]):
+        return 1
+    return 1 if options.check and report.missed(record) else 0
 
 
 if __name__ == "__main__":

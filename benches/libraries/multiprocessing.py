@@ -1,12 +1,23 @@
 """The standard library: what everything is compared with."""
 
-from harness import Library
+from harness import POOL, Library
 
 
 class Adapter(Library):
     """``multiprocessing``."""
 
     name = "multiprocessing"
-    offers = frozenset(
-        {"queue", "simple queue", "pipe", "pool", "start", "locks", "values", "manager", "shared memory", "import"}
-    )
+    offers = POOL | {
+        "queue",
+        "bytes queue",
+        "simple queue",
+        "pipe",
+        "pool fork",
+        "pool spawn",
+        "start",
+        "locks",
+        "values",
+        "manager",
+        "shared memory",
+        "import",
+    }

@@ -7,3 +7,4 @@ class Adapter(multiprocessing.Adapter):
     """The same programs with another module."""
 
     name = module = host = "rsmp"
+    offers = multiprocessing.Adapter.offers | {"batches"}

@@ -14,7 +14,7 @@ def run(code: str, count: int) -> float:
     return timed(work)
 
 
-@case("interpreter + import", count=10, needs="import", floor=0.85, aim=1, warm_up=1)
+@case("interpreter + import", count=10, needs="import", warm_up=1)
 def package(library: Library, count: int) -> float:
     return run(f"import {library.module}", count)
 

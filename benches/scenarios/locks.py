@@ -20,7 +20,7 @@ def answer_events(end: Any, there: Any, back: Any, count: int) -> None:
         back.set()
 
 
-@case("Lock, acquire + release", count=300_000, needs="locks", floor=1, aim=1.5)
+@case("Lock, acquire + release", count=300_000, needs="locks")
 def lock(library: Library, count: int) -> float:
     made = library.context().Lock()
     acquire, release = made.acquire, made.release
@@ -30,7 +30,9 @@ def lock(library: Library, count: int) -> float:
             acquire()
             release()
 
-    return timed(work)
+    seconds = timed(work)
+    assert made.acquire(False)
+    return seconds
 
 
 def enter(made: Any, count: int) -> float:
@@ -39,20 +41,22 @@ def enter(made: Any, count: int) -> float:
             with made:
                 pass
 
-    return timed(work)
+    seconds = timed(work)
+    assert made.acquire(False)
+    return seconds
 
 
-@case("with Lock", count=300_000, needs="locks", floor=1.5, aim=3)
+@case("with Lock", count=300_000, needs="locks")
 def with_lock(library: Library, count: int) -> float:
     return enter(library.context().Lock(), count)
 
 
-@case("with RLock", count=300_000, needs="locks", floor=1.5, aim=3)
+@case("with RLock", count=300_000, needs="locks")
 def with_rlock(library: Library, count: int) -> float:
     return enter(library.context().RLock(), count)
 
 
-@case("Semaphore, ping-pong", count=5_000, needs="locks", floor=1.2, aim=3)
+@case("Semaphore, ping-pong", count=5_000, needs="locks")
 def semaphore(library: Library, count: int) -> float:
     context = library.context()
     there, back = context.Semaphore(0), context.Semaphore(0)
@@ -63,10 +67,13 @@ def semaphore(library: Library, count: int) -> float:
                 there.release()
                 back.acquire()
 
-        return timed(work)
+        seconds = timed(work)
+    assert not there.acquire(False)
+    assert not back.acquire(False)
+    return seconds
 
 
-@case("Event, ping-pong", count=3_000, needs="locks", floor=2.5, aim=6)
+@case("Event, ping-pong", count=3_000, needs="locks")
 def event(library: Library, count: int) -> float:
     context = library.context()
     there, back = context.Event(), context.Event()
@@ -75,13 +82,13 @@ def event(library: Library, count: int) -> float:
         def work() -> None:
             for _ in range(count):
                 there.set()
-                back.wait()
+                assert back.wait()
                 back.clear()
 
         return timed(work)
 
 
-@case("Event.is_set", count=200_000, needs="locks", floor=5, aim=8)
+@case("Event.is_set", count=200_000, needs="locks")
 def is_set(library: Library, count: int) -> float:
     made = library.context().Event()
     made.set()
@@ -93,10 +100,11 @@ def is_set(library: Library, count: int) -> float:
     return timed(work)
 
 
-@case("create a Lock", count=3_000, needs="locks", floor=15, aim=40)
+@case("create a Lock", count=3_000, needs="locks")
 def create(library: Library, count: int) -> float:
     context = library.context()
     made: list[Any] = []
     seconds = timed(lambda: made.extend(context.Lock() for _ in range(count)))
     assert len(made) == count
+    assert made[-1].acquire(False)
     return seconds

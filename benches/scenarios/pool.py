@@ -3,25 +3,10 @@
 from typing import Any
 
 from harness import Library, case, timed
+from tasks import add, scale, square, total
 
 
-def square(x: int) -> int:
-    return x * x
-
-
-def add(x: int, y: int) -> int:
-    return x + y
-
-
-def total(array: Any) -> float:
-    return float(array[0] + array[-1])
-
-
-def scale(array: Any) -> Any:
-    return array * 2
-
-
-@case("map, chunksize 1", count=20_000, needs="pool", floor=8, aim=20)
+@case("map, chunksize 1", count=20_000, needs="pool map")
 def map_one(library: Library, count: int) -> float:
     with library.pool(2) as pool:
         pool.map(square, range(10))
@@ -31,7 +16,7 @@ def map_one(library: Library, count: int) -> float:
     return seconds
 
 
-@case("imap, chunksize 1", count=10_000, needs="pool", floor=8, aim=20)
+@case("imap, chunksize 1", count=10_000, needs="pool imap")
 def imap(library: Library, count: int) -> float:
     with library.pool(2) as pool:
         pool.map(square, range(10))
@@ -41,7 +26,7 @@ def imap(library: Library, count: int) -> float:
     return seconds
 
 
-@case("imap_unordered, chunksize 1", count=10_000, needs="pool", floor=8, aim=20)
+@case("imap_unordered, chunksize 1", count=10_000, needs="pool imap_unordered")
 def imap_unordered(library: Library, count: int) -> float:
     with library.pool(2) as pool:
         pool.map(square, range(10))
@@ -51,7 +36,7 @@ def imap_unordered(library: Library, count: int) -> float:
     return seconds
 
 
-@case("apply", count=3_000, needs="pool", floor=5, aim=15)
+@case("apply", count=3_000, needs="pool apply")
 def apply(library: Library, count: int) -> float:
     with library.pool(2) as pool:
         pool.map(square, range(10))
@@ -63,7 +48,7 @@ def apply(library: Library, count: int) -> float:
         return timed(work)
 
 
-@case("apply_async", count=10_000, needs="pool", floor=8, aim=20)
+@case("apply_async", count=10_000, needs="pool apply_async")
 def apply_async(library: Library, count: int) -> float:
     with library.pool(2) as pool:
         pool.map(square, range(10))
@@ -75,7 +60,7 @@ def apply_async(library: Library, count: int) -> float:
         return timed(work)
 
 
-@case("map, default chunks", count=200_000, needs="pool", floor=1.3, aim=2)
+@case("map, default chunks", count=200_000, needs="pool map")
 def map_default(library: Library, count: int) -> float:
     with library.pool(2) as pool:
         pool.map(square, range(10))
@@ -85,12 +70,10 @@ def map_default(library: Library, count: int) -> float:
     return seconds
 
 
-@case("starmap, default chunks", count=200_000, needs="pool", floor=1.3, aim=2)
+@case("starmap, default chunks", count=200_000, needs="pool starmap")
 def starmap(library: Library, count: int) -> float:
     pairs = [(n, 1) for n in range(count)]
     with library.pool(2) as pool:
-        if not hasattr(pool, "starmap"):
-            return float("nan")
         pool.map(square, range(10))
         results: list[int] = []
         seconds = timed(lambda: results.extend(pool.starmap(add, pairs)))
@@ -98,7 +81,7 @@ def starmap(library: Library, count: int) -> float:
     return seconds
 
 
-@case("map, numpy 8 MiB arguments", count=30, needs="pool", floor=4, aim=10, module="numpy", warm_up=4)
+@case("map, numpy 8 MiB arguments", count=20, needs="pool map", module="numpy", warm_up=4)
 def map_arrays(library: Library, count: int) -> float:
     import numpy
 
@@ -111,7 +94,7 @@ def map_arrays(library: Library, count: int) -> float:
     return seconds
 
 
-@case("map, numpy 8 MiB and back", count=30, needs="pool", floor=5, aim=12, module="numpy", warm_up=4)
+@case("map, numpy 8 MiB and back", count=20, needs="pool map", module="numpy", warm_up=4)
 def map_arrays_back(library: Library, count: int) -> float:
     import numpy
 
@@ -128,18 +111,18 @@ def live(library: Library, count: int, method: str) -> float:
     def work() -> None:
         for _ in range(count):
             pool = library.pool(2, method)
-            assert list(pool.map(square, range(4))) == [0, 1, 4, 9]
+            assert pool.map(square, range(4)) == [0, 1, 4, 9]
             pool.close()
             pool.join()
 
     return timed(work)
 
 
-@case("create, use, close: fork", count=10, needs="pool", floor=2, aim=3)
+@case("create, use, close: fork", count=10, needs="pool fork")
 def live_fork(library: Library, count: int) -> float:
     return live(library, count, "fork")
 
 
-@case("create, use, close: spawn", count=3, needs="pool", floor=1.5, aim=2.5)
+@case("create, use, close: spawn", count=3, needs="pool spawn", warm_up=1)
 def live_spawn(library: Library, count: int) -> float:
     return live(library, count, "spawn")

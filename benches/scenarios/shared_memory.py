@@ -3,7 +3,7 @@
 from harness import Library, case, timed
 
 
-@case("create + unlink, 4 KiB", count=1_000, needs="shared memory", floor=1.3, aim=2.5)
+@case("create + unlink, 4 KiB", count=1_000, needs="shared memory")
 def create(library: Library, count: int) -> float:
     kind = library.load("shared_memory").SharedMemory
 
@@ -17,7 +17,7 @@ def create(library: Library, count: int) -> float:
     return timed(work)
 
 
-@case("ShareableList item", count=50_000, needs="shared memory", floor=5, aim=12)
+@case("ShareableList item", count=50_000, needs="shared memory")
 def item(library: Library, count: int) -> float:
     shared = library.load("shared_memory").ShareableList([1, 2.5, "text", None])
 

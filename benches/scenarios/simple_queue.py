@@ -10,7 +10,7 @@ def consume(end: Any, queue: Any, count: int) -> None:
     end.send(sum(queue.get() for _ in range(count)))
 
 
-@case("stream, int", count=50_000, needs="simple queue", floor=8, aim=15)
+@case("stream, int", count=50_000, needs="simple queue")
 def stream(library: Library, count: int) -> float:
     context = library.context()
     queue = context.SimpleQueue()

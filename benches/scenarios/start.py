@@ -1,10 +1,7 @@
 """Process: start and join, one after the other."""
 
 from harness import Library, case, timed
-
-
-def nothing() -> None:
-    pass
+from tasks import nothing
 
 
 def start(library: Library, count: int, method: str) -> float:
@@ -20,16 +17,16 @@ def start(library: Library, count: int, method: str) -> float:
     return timed(work)
 
 
-@case("fork", count=100, needs="start", floor=1.15, aim=1.5)
+@case("fork", count=100, needs="start")
 def fork(library: Library, count: int) -> float:
     return start(library, count, "fork")
 
 
-@case("spawn", count=8, needs="start", floor=1.6, aim=2.5)
+@case("spawn", count=8, needs="start")
 def spawn(library: Library, count: int) -> float:
     return start(library, count, "spawn")
 
 
-@case("forkserver", count=30, needs="start", floor=4, aim=8, warm_up=2)
+@case("forkserver", count=30, needs="start", warm_up=2)
 def forkserver(library: Library, count: int) -> float:
     return start(library, count, "forkserver")

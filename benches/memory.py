@@ -1,0 +1,86 @@
+"""How much memory a measurement used at most: every process of its session together, watched from outside.
+
+Counted are the private memory of the processes (their proportional set size without shared memory) and the shared
+memory they hold: the larger of what they have mapped (each page once) and what the memory files they have open
+occupy. Not counted is what the kernel keeps for them: pipe buffers, page tables. A peak shorter than the pause between
+two looks is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+PAUSE = 0.003
+"""Seconds between two looks."""
+MEMORY_FILES = ("/memfd:", "/dev/shm/", "/dev/zero")
+
+
+def session(leader: int) -> list[int]:
+    """Return the processes of the session that ``leader`` leads."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                # The command between parentheses may itself hold spaces and parentheses.
+                fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(entry))
+    return found
+
+
+def sizes(pid: int) -> tuple[int, int]:
+    """Return a process's proportional share of all memory and of shared memory, in KiB."""
+    share = shared = 0
+    with open(f"/proc/{pid}/smaps_rollup") as lines:
+        for line in lines:
+            if line.startswith("Pss:"):
+                share = int(line.split()[1])
+            elif line.startswith("Pss_Shmem:"):
+                shared = int(line.split()[1])
+    return share, shared
+
+
+def memory_files(pid: int) -> dict[tuple[int, int], int]:
+    """Return what the memory files that a process has open occupy, in KiB, by device and inode."""
+    found = {}
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{entry}"
+        try:
+            if os.readlink(path).startswith(MEMORY_FILES):
+                status = os.stat(path)
+                found[status.st_dev, status.st_ino] = status.st_blocks // 2
+        except OSError:
+            continue
+    return found
+
+
+def used(leader: int) -> int:
+    """Return what a session uses now, in KiB."""
+    private = mapped = 0
+    files: dict[tuple[int, int], int] = {}
+    for pid in session(leader):
+        try:
+            share, shared = sizes(pid)
+            files |= memory_files(pid)
+        except OSError:
+            continue  # ended meanwhile
+        private += share - shared
+        mapped += shared
+    return private + max(mapped, sum(files.values()))
+
+
+class Peak:
+    """The most that a session used, in KiB, at the moments when `look` was called."""
+
+    def __init__(self, leader: int) -> None:
+        self.leader = leader
+        self.kib = 0
+
+    def look(self) -> None:
+        """Look once, then pause."""
+        self.kib = max(self.kib, used(self.leader))
+        time.sleep(PAUSE)
