@@ -6,6 +6,7 @@
 //! | `atomic` | the one place that names atomics, so that loom can stand in                |         |
 //! | `clock`  | deadlines                                                                 | `sys`   |
 //! | `sys`    | the only syscalls: futex, memfd and mmap, descriptors, poll, children      | `error` |
+//! | `warm`   | private memory that large buffers use one after the other                  | `sys`   |
 //! | `shm`    | layouts, arena, regions, slabs                                            | `sys`   |
 //! | `sync`   | one primitive per file, each opening with its state table                  | `shm`   |
 //! | `ring`   | the queue: a byte ring and its commit protocol                            | `sync`  |
@@ -23,6 +24,7 @@ pub mod shm;
 pub mod spawn;
 pub mod sync;
 pub mod sys;
+pub mod warm;
 
 pub use clock::Deadline;
 pub use error::{Error, Result};

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rsmp_core::ring::{Batch, Limits, Parcel, Put, Record, Ring, Taken};
 use rsmp_core::sys::{foreign, memory, process};
-use rsmp_core::{Deadline, clock};
+use rsmp_core::{Deadline, clock, warm};
 
 use crate::block;
 use crate::error::Failure;
@@ -214,6 +214,7 @@ impl Channel {
             let count = self.ring.get(batch, max, until)?;
             if count == 0 && clock::now() - started > REST.as_nanos() as u64 {
                 self.ring.rest()?;
+                warm::release();
             }
             Ok((count > 0).then_some(()))
         })?;

@@ -2,6 +2,7 @@
 
 mod arena;
 mod block;
+mod buffer;
 mod bytes;
 mod cells;
 mod channel;

@@ -2,8 +2,9 @@
 //! are better copied as they are. The tag of a record says which.
 //!
 //! Large buffers that the pickler leaves out (protocol 5: arrays of numpy and the like) go straight from the object into
-//! the slab and from there into a `bytearray` that is the new object's own: two copies in all, made on two CPUs at once by
-//! a stream. A view on the slab would save the second, but a forked child would then share what must be its own.
+//! the slab and from there into memory that is the new object's own: two copies in all, made on two CPUs at once by a
+//! stream. A view on the slab would save the second, but a forked child would then share what must be its own. The memory
+//! of large ones is used again when they are gone (`buffer`), so that its pages are warm.
 //!
 //! ```text
 //! APART:  number of buffers, length of the pickle, length of each buffer (u64)
@@ -27,9 +28,9 @@ use pyo3::types::{PyBytes, PyList};
 use pyo3::{ffi, intern};
 use rsmp_core::frame::compact;
 use rsmp_core::ring::Lease;
-use rsmp_core::sys::memory;
 
-use crate::bytes::{HUGE, Unfinished};
+use crate::buffer::Buffer;
+use crate::bytes::Unfinished;
 use crate::{block, codec, pickle};
 
 /// A message of `codec`.
@@ -44,6 +45,8 @@ const APART: u8 = 3;
 
 /// Buffers from this size on are left out of the pickle.
 const LEAST: usize = 16 << 10;
+/// From this size on, the memory of what arrives is used again.
+const WARM: usize = 1 << 20;
 /// Where buffers start, for those that compute on them.
 const ALIGNMENT: usize = 64;
 const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
@@ -203,7 +206,8 @@ fn loads_apart<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAn
     last = pickled.len();
     let buffers = PyList::empty(py);
     for len in lengths {
-        buffers.append(byte_array(py, part(padding(last), len)?)?)?;
+        let bytes = part(padding(last), len)?;
+        buffers.append(if len < WARM { byte_array(py, bytes)? } else { Buffer::copy_of(py, bytes)? })?;
         last = len;
     }
     with_view(py, pickled, |view| pickle::loads_with(view, &buffers))
@@ -220,7 +224,6 @@ fn byte_array<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
         let start = ffi::PyByteArray_AsString(array.as_ptr()).cast::<MaybeUninit<u8>>();
         slice::from_raw_parts_mut(start, bytes.len())
     };
-    memory::prefer_huge_pages(space, HUGE);
     block::aside(py, || {
         // SAFETY: the space is this call's alone, of the same length, and not shared memory.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), space.as_mut_ptr().cast(), bytes.len()) }

@@ -67,7 +67,7 @@ def test_the_python_side_waits_in_rust():
 
 
 def test_no_private_futex():
-    assert not offenders(r"PRIVATE_FLAG|Flags::PRIVATE|_PRIVATE\b", rust(CORE, BINDING))
+    assert not offenders(r"PRIVATE_FLAG|\bFlags::PRIVATE|_PRIVATE\b", rust(CORE, BINDING))
 
 
 def test_no_parking_lot_in_shared_memory():

@@ -17,6 +17,9 @@ use crate::sys::futex;
 /// Slots that are usable from the start; more are made usable in such steps.
 const STEP: u32 = 256;
 
+/// New memory of this size is mapped at once: all of it is about to be filled.
+const LARGE: usize = 1 << 20;
+
 /// A task to be published, but for its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
@@ -209,7 +212,13 @@ impl Dispatcher {
     fn allocate(&mut self, len: usize) -> Result<Block> {
         let region = &self.board.region;
         self.blocks
-            .allocate(len, |place, len| region.allocate(place, len).is_ok())
+            .allocate(len, |place, len| {
+                let usable = region.allocate(place, len).is_ok();
+                if usable && len >= LARGE {
+                    region.touch(place, len);
+                }
+                usable
+            })
             .ok_or_else(|| Error::new("allocate memory for a task", Failure::OutOfMemory))
     }
 

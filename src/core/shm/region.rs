@@ -54,6 +54,11 @@ impl Region {
         memory::allocate(&self.file, offset as u64, len as u64)
     }
 
+    /// Maps the pages of `[offset, offset + len)`, which are usable, before they are filled.
+    pub fn touch(&self, offset: usize, len: usize) {
+        self.mapping.touch(offset, len);
+    }
+
     /// Gives the pages of `[offset, offset + len)` back to the system.
     pub fn give_back(&self, offset: usize, len: usize) -> Result<()> {
         memory::give_back(&self.file, offset as u64, len as u64)

@@ -1,5 +1,6 @@
 //! The only folder that makes system calls: one file per kind of kernel object.
 
+pub mod anonymous;
 pub mod child;
 pub mod cpu;
 pub mod descriptor;

@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use rsmp_core::Deadline;
 use rsmp_core::pool::board::total;
 use rsmp_core::pool::worker::{Claim, Next};
 use rsmp_core::pool::{Board, Stage, Worker};
 use rsmp_core::sys::futex::Woken;
-use rsmp_core::sys::{foreign, process};
+use rsmp_core::sys::{anonymous, foreign, process};
+use rsmp_core::{Deadline, warm};
 
 use super::{Call, FUNCTION_INSIDE, TAG_SHIFT, outcome};
 use crate::error::Failure;
@@ -57,6 +57,7 @@ impl PoolChannel {
     fn enter(&self) -> PyResult<()> {
         let worker = Worker::enter(Arc::clone(&self.board), process::pid()).map_err(Failure::from)?;
         *self.worker.lock() = Some(Arc::new(worker));
+        anonymous::keep_freed_memory();
         Ok(())
     }
 
@@ -117,7 +118,7 @@ struct Service<'a, 'py> {
 
 impl<'py> Service<'_, 'py> {
     fn next(&self, py: Python<'py>) -> PyResult<Next> {
-        let mut woken = false;
+        let (mut woken, mut rested) = (false, false);
         loop {
             if let Some(next) = self.worker.claim() {
                 if next == Next::Leave {
@@ -137,8 +138,17 @@ impl<'py> Service<'_, 'py> {
                 Ok(Some(self.worker.wait(slice)))
             })?;
             heed_signals(py)?;
-            if why == Some(Woken::TimedOut) && self.worker.owner_is_gone() {
-                return Ok(Next::Leave);
+            if why == Some(Woken::TimedOut) {
+                if self.worker.owner_is_gone() {
+                    return Ok(Next::Leave);
+                }
+                if !std::mem::replace(&mut rested, true) {
+                    // What was kept for the next task.
+                    block::aside(py, || {
+                        warm::release();
+                        anonymous::release_freed_memory();
+                    });
+                }
             }
             woken = why == Some(Woken::Changed);
         }
