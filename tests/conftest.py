@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # In the environment, and before anything starts the fork server: children ask for it too (under_test.py).
     os.environ["RSMP_UNDER_TEST"] = config.getoption("--mp")
+    # A shell that runs this in the background has it ignored, and so would every child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "rsmp_only(reason): what the standard library does not promise, or gets wrong")
     config.addinivalue_line("markers", "may_leave(reason): the test leaves something behind on purpose")
 

@@ -5,6 +5,7 @@
 
 import faulthandler
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -27,6 +28,8 @@ class Recorder(unittest.TextTestResult):
         os.write(self.file, line.encode() + b"\n")
 
     def startTest(self, test):
+        # Some tests of 3.14 leave none set, and those after them would be skipped.
+        multiprocessing.set_start_method(suite.METHOD, force=True)
         super().startTest(test)
         self.note(test, "started")
 
