@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := 'maturin>=1.9,<2' mypy numpy pytest pytest-timeout ruff
 
-.PHONY: help develop demo test test-all bench lint clean
+.PHONY: help develop demo test test-all bench bench-plots bench-core lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,13 @@ test-all: develop ## the same with every supported interpreter on this machine
 bench: develop ## side by side with the standard library and other libraries; BENCH=--quick for a first look
 	@$(BIN)/python benches/install.py
 	@$(BIN)/python benches/run.py --record $(BENCH)
+
+bench-plots: develop ## cost against producers, queued messages, sizes and locks; pictures in docs/plots
+	@$(BIN)/python benches/install.py
+	@$(BIN)/python benches/growth.py
+
+bench-core: ## the engine's own benchmarks, without Python
+	@cargo bench --quiet --package rsmp-benches
 
 lint: $(BIN)/.ready ## format and lint only
 	@$(BIN)/python tools/test.py --only lint
