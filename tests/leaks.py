@@ -1,7 +1,7 @@
 """What a test may not leave behind: processes, threads, descriptors and names in /dev/shm.
 
 `Holdings.now` takes stock before and after a test; helpers that live as long as the program (the resource tracker, the
-fork server, one memory file per arena) are not counted.
+fork server, one memory file per arena and one for what threads wait for) are not counted.
 """
 
 import gc
@@ -134,8 +134,8 @@ def _standing_by(server: int | None) -> set[int]:
 
 def _lives_on(target: str) -> bool:
     """Whether a descriptor of ``target`` is meant to live as long as the process."""
-    arenas = ("/memfd:rsmp-arena", "/memfd:rsmp-heap", "/dev/shm/pym-")
-    return target.startswith(arenas) or target in ("/dev/urandom", "/dev/null")
+    kept = ("/memfd:rsmp-arena", "/memfd:rsmp-heap", "/memfd:rsmp-waits", "/dev/shm/pym-")
+    return target.startswith(kept) or target in ("/dev/urandom", "/dev/null")
 
 
 def _used_elsewhere(name: str) -> bool:

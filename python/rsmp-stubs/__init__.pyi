@@ -1,5 +1,6 @@
 # The names and types of the standard package, so that annotations with either are the same, and what rsmp adds.
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from multiprocessing import Array as Array
 from multiprocessing import AuthenticationError as AuthenticationError
 from multiprocessing import Barrier as Barrier
@@ -52,4 +53,32 @@ def Pool(
     initargs: Iterable[Any] = (),
     maxtasksperchild: int | None = None,
 ) -> pool.Pool: ...
+
+@dataclass(frozen=True)
+class Holder:
+    pid: int
+    thread_id: int
+    process_name: str | None
+    alive: bool
+    seen_for: float | None
+
+@dataclass(frozen=True)
+class Waiter:
+    pid: int
+    thread_id: int
+    process_name: str | None
+    waits_for: float
+    timed: bool
+
+@dataclass(frozen=True)
+class LockState:
+    kind: str
+    name: str
+    handle: int | None
+    value: int
+    maximum: int | None
+    holder: Holder | None
+    waiters: tuple[Waiter, ...]
+
+def inspect_locks() -> list[LockState]: ...
 def install() -> None: ...

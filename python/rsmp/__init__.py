@@ -1,7 +1,8 @@
 """Python's ``multiprocessing`` on a Rust engine.
 
 ``import rsmp as multiprocessing`` gives the names of the standard package; the functions below are the methods of the
-default context, as they are there. `install` makes every later ``import multiprocessing`` mean rsmp.
+default context, as they are there. `install` makes every later ``import multiprocessing`` mean rsmp, `inspect_locks`
+says who holds and who waits.
 """
 
 # General layout: one file per standard submodule, importing in the same direction. `_stdlib` is the only file that
@@ -108,6 +109,10 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return import_module("rsmp.reduction")
+    if name in ("inspect_locks", "LockState", "Holder", "Waiter"):
+        from rsmp import _inspect
+
+        return getattr(_inspect, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -3,13 +3,14 @@
 use core::cell::Cell;
 use core::time::Duration;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rsmp_core::ring::{Batch, Limits, Parcel, Put, Record, Ring, Taken};
+use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::sys::{foreign, memory, process};
 use rsmp_core::{Deadline, clock, warm};
 
@@ -32,6 +33,8 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct Channel {
     ring: Arc<Ring>,
+    /// What tells the queue's memory from all other, once it is asked for.
+    identity: OnceLock<u64>,
     /// The process that closed the queue; a forked child of it starts with an open one.
     closed_by: AtomicU32,
     /// Whether anything was put here, which is what makes closing also close the two ends.
@@ -72,11 +75,18 @@ impl Channel {
     fn over(ring: Arc<Ring>) -> Self {
         Self {
             ring,
+            identity: OnceLock::new(),
             closed_by: AtomicU32::new(0),
             was_used: AtomicBool::new(false),
             reader_closed: AtomicBool::new(false),
             writer_closed: AtomicBool::new(false),
         }
+    }
+
+    /// How a thread says that it waits for this queue.
+    pub(crate) fn waited_for(&self, kind: Kind) -> What {
+        let identity = || memory::identity(self.ring.file()).unwrap_or(0);
+        What::new(kind, *self.identity.get_or_init(identity), 0)
     }
 
     pub(crate) fn ring(&self) -> &Arc<Ring> {
@@ -134,7 +144,7 @@ impl Channel {
             let put = match self.ring.try_put(rest).map_err(Failure::from)? {
                 Put::Done(count) => Some(count),
                 Put::Full if deadline == Deadline::PASSED => None,
-                Put::Full | Put::Busy => block::until(py, deadline, |until| {
+                Put::Full | Put::Busy => block::until_for(py, self.waited_for(Kind::QueuePut), deadline, |until| {
                     let count = self.ring.put(rest, until)?;
                     Ok((count > 0).then_some(count))
                 })?,
@@ -209,7 +219,7 @@ impl Channel {
     }
 
     fn wait_and_take(&self, py: Python<'_>, max: usize, deadline: Deadline, batch: &mut Batch) -> PyResult<bool> {
-        let taken = block::until(py, deadline, |until| {
+        let taken = block::until_for(py, self.waited_for(Kind::QueueGet), deadline, |until| {
             let started = clock::now();
             let count = self.ring.get(batch, max, until)?;
             if count == 0 && clock::now() - started > REST.as_nanos() as u64 {
@@ -228,7 +238,7 @@ impl Channel {
             return Ok(true);
         }
         self.ring.settle().map_err(Failure::from)?;
-        let found = block::until(py, deadline, |until| {
+        let found = block::until_for(py, self.waited_for(Kind::QueueGet), deadline, |until| {
             self.ring.wait(until);
             found()
         })?;

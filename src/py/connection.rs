@@ -21,6 +21,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::frame::stream::{self, Next, Part, Patience, Source};
 use rsmp_core::frame::{self, Outgoing, Prefix, plain};
+use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::foreign;
 use rsmp_core::sys::socket::{self, Transport};
@@ -352,7 +353,10 @@ impl Connection {
     #[pyo3(name = "_poll", signature = (timeout))]
     fn wait_readable(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let (source, _) = self.source()?;
-        let ready = block::system_call(py, Deadline::from_seconds(timeout), |until| source.wait(until))?;
+        let ready =
+            block::system_call_for(py, What::on(Kind::Receive, source.fd), Deadline::from_seconds(timeout), |until| {
+                source.wait(until)
+            })?;
         Ok(ready.is_some())
     }
 
@@ -389,8 +393,10 @@ impl Connection {
     fn write(&self, py: Python<'_>, mut message: Outgoing<'_>) -> PyResult<()> {
         let fd = self.fd()?;
         let (_, deadline) = self.patience();
-        block::system_call(py, deadline, |until| stream::write(fd, &self.transport, &mut message, until))?
-            .ok_or_else(timed_out)
+        block::system_call_for(py, What::on(Kind::Send, fd), deadline, |until| {
+            stream::write(fd, &self.transport, &mut message, until)
+        })?
+        .ok_or_else(timed_out)
     }
 
     /// The next message, unless it is longer than `most`.

@@ -47,7 +47,7 @@ impl ForkServer {
 
     /// Wait for the next request, reaping and reporting children meanwhile; None when the last client is gone.
     fn next(&self, py: Python<'_>) -> PyResult<Option<ForkRequest>> {
-        let event = block::until(py, Deadline::NEVER, |until| match self.server.lock().as_mut() {
+        let event = block::serve(py, Deadline::NEVER, |until| match self.server.lock().as_mut() {
             Some(server) => server.next(until),
             None => Ok(Some(Event::Done)),
         })?;
@@ -82,7 +82,7 @@ impl ForkServer {
     fn stand_by(&self, py: Python<'_>) -> PyResult<Option<ForkRequest>> {
         let Some(server) = self.server.lock().take() else { return Ok(None) };
         let Some(standby) = server.into_standby().map_err(Failure::from)? else { return Ok(None) };
-        let request = block::until(py, Deadline::NEVER, |until| Standby::next(&standby, until))?.flatten();
+        let request = block::serve(py, Deadline::NEVER, |until| Standby::next(&standby, until))?.flatten();
         Ok(request.map(|request| ForkRequest { standby: false, request: Mutex::new(Some(request)) }))
     }
 

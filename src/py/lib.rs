@@ -12,6 +12,7 @@ mod error;
 mod forkserver;
 mod heap;
 mod hooks;
+mod inspect;
 mod message;
 mod pickle;
 mod pool;
@@ -45,6 +46,18 @@ mod _rsmp {
     use super::heap::Block;
     #[pymodule_export]
     use super::heap::memory_file;
+    #[pymodule_export]
+    use super::inspect::address_here;
+    #[pymodule_export]
+    use super::inspect::family;
+    #[pymodule_export]
+    use super::inspect::memory_files;
+    #[pymodule_export]
+    use super::inspect::read_locks;
+    #[pymodule_export]
+    use super::inspect::read_queue;
+    #[pymodule_export]
+    use super::inspect::read_waits;
     #[pymodule_export]
     use super::pool::channel::PoolChannel;
     #[pymodule_export]
@@ -116,6 +129,7 @@ mod _rsmp {
 
     #[pymodule_init]
     fn complete(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        super::inspect::name_processes();
         super::synchronize::complete(pyo3::Bound::py(module))
     }
 }

@@ -12,7 +12,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
-use rsmp_core::error::Kind;
+use rsmp_core::error::Kind as Failed;
+use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::spawn::client::{self, Asking, Order, Source};
 use rsmp_core::spawn::watch::{Outcome, Watch};
 use rsmp_core::sys::lifeline::{self, Lifeline};
@@ -181,7 +182,7 @@ impl Child {
         if !sent(py, &mut asking)? {
             return Ok(false);
         }
-        let Some((pid, process)) = block::until(py, Deadline::NEVER, |until| asking.reply(until))? else {
+        let Some((pid, process)) = block::until_for(py, SERVER, Deadline::NEVER, |until| asking.reply(until))? else {
             return Ok(false);
         };
         self.adopt(pid, asking.watch(process));
@@ -204,8 +205,10 @@ impl Child {
             return Ok(state.exit_code);
         }
         let Some(watch) = state.watch.clone() else { return Ok(None) };
+        let pid = state.pid;
         drop(state);
-        let outcome = block::until(py, deadline, |until| watch.outcome(until))?;
+        let what = What::new(Kind::Process, u64::from(pid.unwrap_or_default().unsigned_abs()), 0);
+        let outcome = block::until_for(py, what, deadline, |until| watch.outcome(until))?;
         let mut state = self.state.lock();
         if let (None, Some(Outcome::Exited(code))) = (state.exit_code, outcome) {
             state.exit_code = Some(code);
@@ -213,6 +216,9 @@ impl Child {
         Ok(state.exit_code)
     }
 }
+
+/// What is waited for while the fork server has not answered.
+const SERVER: What = What::new(Kind::ForkServer, 0, 0);
 
 /// The lifeline of this process while a child hangs on it.
 static LIFELINE: Mutex<Weak<Lifeline>> = Mutex::new(Weak::new());
@@ -303,8 +309,8 @@ pub(crate) fn request_process(
 
 /// Sends a request. `false`: there is no server.
 fn sent(py: Python<'_>, asking: &mut Asking<'_>) -> PyResult<bool> {
-    let outcome = block::until(py, Deadline::NEVER, |until| match asking.send(until) {
-        Err(error) if *error.kind() == Kind::EndOfStream => Ok(Some(false)),
+    let outcome = block::until_for(py, SERVER, Deadline::NEVER, |until| match asking.send(until) {
+        Err(error) if *error.kind() == Failed::EndOfStream => Ok(Some(false)),
         other => Ok(other?.map(|()| true)),
     })?;
     Ok(outcome == Some(true))

@@ -7,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList};
 use rsmp_core::Deadline;
+use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::sys::foreign;
 use rsmp_core::sys::poll::Set;
 
@@ -47,7 +48,10 @@ pub(crate) fn wait<'py>(object_list: &Bound<'py, PyAny>, timeout: Option<f64>) -
         set.push(foreign::borrow(number).map_err(Failure::from)?);
     }
     let ready = PyList::empty(py);
-    let found = block::until(py, Deadline::from_seconds(timeout), |until| Ok((set.wait(until)? > 0).then_some(())))?;
+    let first = numbers.first().map_or(0, |number| u64::from(number.unsigned_abs()));
+    let what = What::new(Kind::Any, first, numbers.len() as u64);
+    let found =
+        block::until_for(py, what, Deadline::from_seconds(timeout), |until| Ok((set.wait(until)? > 0).then_some(())))?;
     if found.is_some() {
         for position in set.ready() {
             ready.append(&objects[position])?;

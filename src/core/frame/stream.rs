@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use super::{Outgoing, Prefix};
 use crate::clock::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind as Failed, Result};
+use crate::shm::waits::{self, Kind, What};
 use crate::sync::spin::Spin;
 use crate::sys::poll::{self, Interest};
 use crate::sys::socket::{self, Transport};
@@ -94,7 +95,7 @@ impl Source<'_> {
                 break length;
             }
             match self.read_prefix(prefix) {
-                Ok(0) if prefix.is_between_parts() => return Err(Error::new(RECEIVE, Kind::EndOfStream)),
+                Ok(0) if prefix.is_between_parts() => return Err(Error::new(RECEIVE, Failed::EndOfStream)),
                 Ok(0) => return Err(cut_short()),
                 Ok(count) => prefix.advance(count),
                 Err(Errno::AGAIN) if !prefix.is_empty() || self.patience == Patience::Bounded => {
@@ -130,7 +131,7 @@ impl Source<'_> {
                 return Ok(None);
             };
             match outcome {
-                Ok(0) if *filled == 0 && part == Part::First => return Err(Error::new(RECEIVE, Kind::EndOfStream)),
+                Ok(0) if *filled == 0 && part == Part::First => return Err(Error::new(RECEIVE, Failed::EndOfStream)),
                 Ok(0) => return Err(cut_short()),
                 Ok(count) => *filled += count,
                 Err(Errno::INTR) => return Ok(None),
@@ -167,7 +168,10 @@ impl Source<'_> {
                 Err(Errno::AGAIN) => None,
                 outcome => Some(outcome),
             });
-        found.unwrap_or_else(|| socket::read_some(self.fd, self.transport, prefix.space()))
+        found.unwrap_or_else(|| {
+            let _wait = waits::begin(What::on(Kind::Receive, self.fd), false);
+            socket::read_some(self.fd, self.transport, prefix.space())
+        })
     }
 }
 

@@ -46,6 +46,9 @@ pub(super) struct Commit {
 }
 
 impl Commit {
+    pub(super) const TURN_AT: usize = offset_of!(Self, turn);
+    pub(super) const SLOTS_AT: usize = offset_of!(Self, slots);
+
     /// The mark, read by the side that changes it, under its lock.
     #[inline]
     pub(super) fn own(&self) -> Mark {

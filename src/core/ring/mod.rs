@@ -16,6 +16,7 @@
 //! segments are used again. Long payloads lie in slabs, filled before the put lock and read after the get lock is let
 //! go of. Lock order: get, put, memory.
 
+mod depth;
 mod get;
 mod layout;
 mod pace;
@@ -38,6 +39,7 @@ use crate::sync::spin::Spin;
 use crate::sys::descriptor;
 use crate::sys::process::Identity;
 
+pub use depth::Depth;
 pub use get::{Batch, Lease, Record, Taken};
 pub use put::{Parcel, Put};
 

@@ -20,6 +20,9 @@
 //! which nobody allocates any more; its memory goes when the last process that maps it ends. A killed participant leaves
 //! an entry in the table that the owner recognises as dead.
 //!
+//! A cell may carry a tag (`objects`), which says to readers from outside what it is: written once, before the cell is
+//! shared, and taken away by the owner when the cell is free. A killed owner leaves the tags of what others may still use.
+//!
 //! A cell dropped by its owner before any sharing event is used again at once. Any other one waits until no process that
 //! may hold it lives.
 //!
@@ -38,8 +41,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::error::{Error, Kind, Result};
+use crate::shm::objects;
 use crate::shm::participants::{self, EVERY_EVENT, Participants, Ticket};
 use crate::shm::region::Region;
+use crate::shm::waits::{self, What};
 use crate::sys::memory::{self, PAGE};
 use crate::sys::process::{self, ForkHooks, Identity};
 
@@ -49,11 +54,11 @@ pub const LINE: usize = 64;
 pub const MAX_CELL: usize = 256 * 1024;
 
 /// "rsmpare" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"rsmpare1");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"rsmpare1");
 
-const MAGIC_AT: usize = 0;
-const ID_AT: usize = 8;
-const OWNER_AT: usize = 16;
+pub(super) const MAGIC_AT: usize = 0;
+pub(super) const ID_AT: usize = 8;
+pub(super) const OWNER_AT: usize = 16;
 const RESERVE_AT: usize = 24;
 const EVENTS_AT: usize = 32;
 const FULL_AT: usize = 40;
@@ -61,7 +66,7 @@ const WAITERS_MARK_AT: usize = 48;
 const PARTICIPANTS_AT: usize = PAGE;
 const WAITERS_AT: usize = PARTICIPANTS_AT + participants::CAPACITY * participants::WORDS * 8;
 const WAITERS_LEN: usize = 512 * 1024;
-const CELLS_AT: usize = WAITERS_AT + WAITERS_LEN;
+pub(super) const CELLS_AT: usize = WAITERS_AT + WAITERS_LEN;
 
 /// Address space of an arena. A program limited in that (`RLIMIT_AS`) gets smaller ones, and more of them.
 const RESERVES: [usize; 3] = [64 << 20, 8 << 20, 1 << 20];
@@ -244,6 +249,19 @@ impl Cell {
         self.len == 0
     }
 
+    /// Says to readers from outside what lies here.
+    #[inline]
+    pub fn tag(&self, kind: waits::Kind) {
+        self.word64(objects::TAG_AT).store(objects::tag(self.arena.id, self.offset, kind), Ordering::Relaxed);
+    }
+
+    /// How a thread says that it waits for what lies here.
+    #[inline]
+    #[must_use]
+    pub fn waited_for(&self, kind: waits::Kind) -> What {
+        What::new(kind, self.arena.id, self.offset as u64)
+    }
+
     /// The address in this process.
     #[inline]
     #[must_use]
@@ -302,6 +320,27 @@ pub fn attach(id: u64, ticket: Option<Ticket>, file: impl FnOnce() -> Result<Own
     arena.arrive(ticket);
     state.mapped.push(arena);
     Ok(arena)
+}
+
+/// The processes that may know of what this one knows of: those that map one of its arenas, itself included.
+#[must_use]
+pub fn family() -> Vec<u32> {
+    let mut pids = vec![process::pid()];
+    for arena in &state().mapped {
+        pids.push(arena.owner.pid());
+        pids.extend(arena.participants().pids());
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Where this process has the cell at `offset` of the arena `id`.
+#[must_use]
+pub fn address(id: u64, offset: usize) -> Option<usize> {
+    let state = state();
+    let arena = state.mapped.iter().find(|arena| arena.id == id)?;
+    (offset < arena.region.len()).then(|| arena.region.pointer(offset, 0).addr())
 }
 
 /// The fork this thread has just made gave the child `pid`: a child killed before its first step is then seen as dead.
@@ -408,6 +447,7 @@ impl Allocator {
 
     fn release(&mut self, offset: usize, len: usize, born: u64) {
         let dropped = self.arena.events().load(Ordering::Relaxed);
+        self.untag(offset, born == dropped);
         if born == dropped {
             self.free.entry(len).or_default().push(offset);
         } else {
@@ -415,18 +455,25 @@ impl Allocator {
         }
     }
 
+    /// The owner let go of a cell: nobody has it any more, or others may.
+    fn untag(&self, offset: usize, free: bool) {
+        let word = self.arena.region.word64(offset + objects::TAG_AT);
+        let tag = word.load(Ordering::Relaxed);
+        if objects::kind(self.arena.id, offset, tag).is_some() {
+            word.store(if free { 0 } else { tag | objects::DROPPED }, Ordering::Relaxed);
+        }
+    }
+
     fn look_who_lives(&mut self) {
         if let Some(events) = self.arena.participants().events() {
             let held =
                 |cell: &Quarantined| events.iter().any(|event| participants::may_hold(*event, cell.born, cell.dropped));
-            let free = &mut self.free;
-            self.quarantine.retain(|cell| {
-                let keep = held(cell);
-                if !keep {
-                    free.entry(cell.len).or_default().push(cell.offset);
-                }
-                keep
-            });
+            let (keep, free): (Vec<_>, Vec<_>) = self.quarantine.iter().copied().partition(held);
+            for cell in free {
+                self.untag(cell.offset, true);
+                self.free.entry(cell.len).or_default().push(cell.offset);
+            }
+            self.quarantine = keep;
         }
         self.look_at = (self.quarantine.len() * 2).max(QUARANTINE);
     }

@@ -3,6 +3,8 @@
 pub mod arena;
 pub mod growing;
 pub mod list;
+pub mod objects;
 pub mod participants;
 pub mod region;
 pub mod slab;
+pub mod waits;

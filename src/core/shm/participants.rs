@@ -146,6 +146,12 @@ impl<'a> Participants<'a> {
         Some(live.map(|(who, event)| if who & BUILDING == 0 { event } else { EVERY_EVENT }).collect())
     }
 
+    /// The processes entered, or about to enter others; some of them may have ended.
+    pub fn pids(self) -> impl Iterator<Item = u32> + use<'a> {
+        let who = self.words.iter().step_by(WORDS);
+        who.filter_map(|who| Identity::from_word(who.load(Ordering::Relaxed))).map(Identity::pid)
+    }
+
     fn snapshot(self) -> Vec<(u64, u64)> {
         let entry = |words: &[AtomicU64]| match words {
             [who, number] => (who.load(Ordering::SeqCst), number.load(Ordering::Relaxed)),

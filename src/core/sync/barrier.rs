@@ -265,14 +265,20 @@ impl<'a> Barrier<'a> {
     /// How many wait.
     #[must_use]
     pub fn waiting(self) -> u64 {
-        let state = self.load();
-        if state.broken || state.acting { 0 } else { state.count }
+        arrived(self.0.load(Ordering::Acquire))
     }
 
     #[must_use]
     pub fn is_broken(self) -> bool {
         self.load().broken
     }
+}
+
+/// How many wait at the barrier whose word this is.
+#[must_use]
+pub fn arrived(word: u64) -> u64 {
+    let state = State::unpack(word);
+    if state.broken || state.acting { 0 } else { state.count }
 }
 
 fn broken(state: State) -> State {

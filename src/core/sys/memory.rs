@@ -77,6 +77,11 @@ pub fn peek(file: impl AsFd, buffer: &mut [u8]) -> Result<bool> {
         .map_err(|errno| Error::os("read shared memory", errno))
 }
 
+/// Fills `buffer` from `offset` on; returns how many bytes there were.
+pub fn peek_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    rustix::io::pread(file, buffer, offset).map_err(|errno| Error::os("read shared memory", errno))
+}
+
 /// Gives the pages of `[offset, offset + len)` back to the system; they read as zero afterwards.
 pub fn give_back(file: impl AsFd, offset: u64, len: u64) -> Result<()> {
     rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)

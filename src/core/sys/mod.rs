@@ -10,6 +10,7 @@ pub mod futex;
 pub mod lifeline;
 pub mod memory;
 pub mod poll;
+pub mod proc;
 pub mod process;
 pub mod robust;
 pub mod segment;

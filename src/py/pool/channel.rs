@@ -11,6 +11,7 @@ use pyo3::types::PyTuple;
 use rsmp_core::pool::board::total;
 use rsmp_core::pool::worker::{Claim, Next};
 use rsmp_core::pool::{Board, Stage, Worker};
+use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::sys::futex::Woken;
 use rsmp_core::sys::{anonymous, foreign, process};
 use rsmp_core::{Deadline, warm};
@@ -22,6 +23,9 @@ use crate::{block, pickle};
 
 /// Functions that a worker remembers.
 const REMEMBERED: usize = 64;
+
+/// How a worker says that it waits for its pool.
+const TASKS: What = What::new(Kind::PoolTask, 0, 0);
 
 /// A pool's tasks and results, as a worker sees them.
 #[pyclass(frozen, module = "rsmp._rsmp")]
@@ -130,7 +134,7 @@ impl<'py> Service<'_, 'py> {
                 continue;
             }
             let nap = std::mem::take(&mut woken);
-            let why = block::until(py, Deadline::NEVER, |slice| {
+            let why = block::until_for(py, TASKS, Deadline::NEVER, |slice| {
                 if nap {
                     self.worker.nap();
                     return Ok(Some(Woken::Interrupted));
@@ -235,7 +239,7 @@ impl<'py> Service<'_, 'py> {
         let worker = self.worker;
         worker.ask_for_room(claim, len).map_err(Failure::from)?;
         loop {
-            let granted = block::until(py, Deadline::NEVER, |slice| {
+            let granted = block::until_for(py, TASKS, Deadline::NEVER, |slice| {
                 Ok(worker.granted(claim, slice).or_else(|| worker.owner_is_gone().then_some(false)))
             });
             match granted {

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use pyo3::prelude::*;
 use rsmp_core::Deadline;
 use rsmp_core::pool::Board;
+use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::sys::{foreign, poll};
 
 use super::engine::{Backend, PoolEngine};
@@ -30,6 +31,9 @@ const MOMENT: Duration = Duration::from_micros(100);
 struct Woken {
     worker_ended: bool,
 }
+
+/// How a thread says that it waits for a pool.
+const RESULTS: What = What::new(Kind::PoolResult, 0, 0);
 
 impl PoolEngine {
     /// Waits until `done`, taking in results meanwhile. `false`: not by `deadline`, or never because the pool is
@@ -56,11 +60,11 @@ impl PoolEngine {
                 return Ok(false);
             }
             let Backend::Processes(desk) = &self.backend else {
-                block::until(py, deadline, |slice| Ok(self.lobby.follow(generation, slice)))?;
+                block::until_for(py, RESULTS, deadline, |slice| Ok(self.lobby.follow(generation, slice)))?;
                 continue;
             };
             let Some(lead) = self.lobby.lead(generation) else {
-                block::until(py, deadline, |slice| Ok(self.lobby.follow(generation, slice)))?;
+                block::until_for(py, RESULTS, deadline, |slice| Ok(self.lobby.follow(generation, slice)))?;
                 continue;
             };
             let woken = self.sleep_as_leader(py, desk.board(), deadline, self.depth(needs()), stream);
@@ -96,7 +100,7 @@ impl PoolEngine {
         let sentinels =
             if self.supervised.load(Ordering::Acquire) { Arc::from([]) } else { Arc::clone(&self.sentinels.lock()) };
         let patient = if stream { (self.in_use() / 4).min(STREAM_BATCH) } else { 0 };
-        let woken = block::until(py, deadline, |slice| {
+        let woken = block::until_for(py, RESULTS, deadline, |slice| {
             if depth == 1 && self.spin.until(Deadline::NEVER, || (board.has_news()).then_some(())).is_some() {
                 return Ok(Some(Woken::default()));
             }
@@ -133,7 +137,7 @@ impl PoolEngine {
                 return Ok(false);
             }
             let Backend::Processes(desk) = &self.backend else {
-                block::until(py, Deadline::NEVER, |slice| Ok(self.lobby.follow(generation, slice)))?;
+                block::until_for(py, RESULTS, Deadline::NEVER, |slice| Ok(self.lobby.follow(generation, slice)))?;
                 continue;
             };
             let lead = if self.interested() { self.lobby.lead(generation) } else { None };
@@ -144,7 +148,7 @@ impl PoolEngine {
             let leads = lead.is_some();
             let patient = if leads { (self.in_use() / 4).min(STREAM_BATCH) } else { 0 };
             let board = desk.board();
-            let woken = block::until(py, Deadline::NEVER, |slice| {
+            let woken = block::until_for(py, RESULTS, Deadline::NEVER, |slice| {
                 if patient > 1 {
                     let woken = sleep(board, true, &sentinels, patient, slice.capped(MOMENT))?;
                     if woken.is_some() || board.has_news() {
@@ -187,7 +191,7 @@ impl PoolEngine {
                 Some(Next::Order(order)) => order,
                 Some(Next::Leave) => return Ok(()),
                 None => {
-                    block::until(py, Deadline::NEVER, |slice| {
+                    block::until_for(py, RESULTS, Deadline::NEVER, |slice| {
                         shop.wait(slice);
                         Ok((!shop.is_idle()).then_some(()))
                     })?;

@@ -8,6 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use rsmp_core::Deadline;
+use rsmp_core::shm::waits::Kind;
 
 use crate::block;
 use crate::channel::Channel;
@@ -174,9 +175,10 @@ impl Queue {
     }
 
     fn _join(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let ring = slf.as_super().get().native()?.ring();
+        let channel = slf.as_super().get().native()?;
+        let (ring, what) = (channel.ring(), channel.waited_for(Kind::QueueJoin));
         let round = ring.round();
-        block::until(slf.py(), Deadline::NEVER, |until| Ok(ring.join(round, until).then_some(())))?;
+        block::until_for(slf.py(), what, Deadline::NEVER, |until| Ok(ring.join(round, until).then_some(())))?;
         Ok(())
     }
 }

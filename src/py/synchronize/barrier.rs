@@ -5,6 +5,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use rsmp_core::Deadline;
 use rsmp_core::shm::arena::LINE;
+use rsmp_core::shm::waits::Kind;
 use rsmp_core::sync::barrier::{self, Arrival, End, Round};
 use rsmp_core::sync::spin::Spin;
 
@@ -36,7 +37,8 @@ impl Barrier {
 
     fn wait_for_end(&self, py: Python<'_>, round: Round, deadline: Deadline) -> PyResult<()> {
         let barrier = self.barrier()?;
-        let wait = |deadline| block::until(py, deadline, |until| Ok(barrier.wait(round, &self.spin, until)));
+        let what = self.place.get()?.waited_for(Kind::Barrier);
+        let wait = |deadline| block::until_for(py, what, deadline, |until| Ok(barrier.wait(round, &self.spin, until)));
         let ended = wait(deadline).inspect_err(|_| barrier.leave(round))?;
         // Out of time: the round breaks, but not while the action runs, which comes to an end by itself.
         let ended = match ended.or_else(|| barrier.expire(round)) {
@@ -66,7 +68,7 @@ impl Barrier {
 
     /// Gives the barrier its memory, empty and whole.
     fn _open(&self) -> PyResult<()> {
-        self.place.open(LINE, |_| ())
+        self.place.open(Kind::Barrier, LINE, |_| ())
     }
 
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -90,9 +92,10 @@ impl Barrier {
         // As with the standard library, nobody is ever the last of none.
         let parties = u64::try_from(parties).unwrap_or(0);
         let acts = action.is_some();
+        let what = self.place.get()?.waited_for(Kind::Barrier);
         let arrived = match barrier.arrive(parties, acts, Deadline::PASSED) {
             Some(arrived) => Some(arrived),
-            None => block::until(py, Deadline::NEVER, |until| Ok(barrier.arrive(parties, acts, until)))?,
+            None => block::until_for(py, what, Deadline::NEVER, |until| Ok(barrier.arrive(parties, acts, until)))?,
         };
         let Some((index, arrival)) = arrived else { return Err(broken(py)) };
         match (arrival, action) {

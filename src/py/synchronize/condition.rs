@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
+use rsmp_core::shm::waits::Kind;
 use rsmp_core::sync::condition::{self, SIZE};
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
@@ -121,7 +122,7 @@ impl Condition {
 
     /// Gives the condition its memory and its lock.
     fn _open(&self, lock: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.place.open(SIZE, |_| ())?;
+        self.place.open(Kind::Condition, SIZE, |_| ())?;
         self.set_lock(lock)
     }
 
@@ -172,7 +173,9 @@ impl Condition {
         let depth = guard.release_all(py).inspect_err(|_| {
             let _ = condition.leave(place);
         })?;
-        let waited = block::until(py, deadline, |until| Ok(condition.wait(place, &self.spin, until).then_some(())));
+        let what = self.place.get()?.waited_for(Kind::Condition);
+        let waited =
+            block::until_for(py, what, deadline, |until| Ok(condition.wait(place, &self.spin, until).then_some(())));
         let notified = condition.leave(place);
         let acquired = guard.acquire_all(py, depth);
         if waited.is_err() && notified {

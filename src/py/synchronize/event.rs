@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::shm::arena::LINE;
+use rsmp_core::shm::waits::Kind;
 use rsmp_core::sync::event;
 use rsmp_core::sync::spin::Spin;
 
@@ -33,7 +34,7 @@ impl Event {
 
     /// Gives the event its memory, not set.
     fn _open(&self) -> PyResult<()> {
-        self.place.open(LINE, |_| ())
+        self.place.open(Kind::Event, LINE, |_| ())
     }
 
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -70,7 +71,8 @@ impl Event {
         }
         let deadline = Deadline::from_seconds(seconds(timeout)?);
         let since = event.count();
-        let set = block::until(py, deadline, |until| Ok(event.wait(since, &self.spin, until).then_some(())))?;
+        let what = self.place.get()?.waited_for(Kind::Event);
+        let set = block::until_for(py, what, deadline, |until| Ok(event.wait(since, &self.spin, until).then_some(())))?;
         Ok(set.is_some())
     }
 }

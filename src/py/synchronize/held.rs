@@ -6,6 +6,7 @@ use pyo3::types::PyTuple;
 use rsmp_core::Deadline;
 use rsmp_core::atomic::Ordering;
 use rsmp_core::shm::arena::{Cell, LINE};
+use rsmp_core::shm::waits::Kind;
 use rsmp_core::sys::process::Identity;
 
 use super::fast::Held;
@@ -14,6 +15,9 @@ use crate::block;
 
 /// Something to take, to wait for, and to give back.
 pub(crate) trait Primitive: Held {
+    /// What a wait for it is called.
+    const KIND: Kind;
+
     fn place(&self) -> &Place;
 
     /// Whether the calling thread has it.
@@ -48,7 +52,8 @@ pub(crate) trait Primitive: Held {
             None if Self::is_robust(cell) => Deadline::PASSED,
             None => return Ok(false),
         };
-        let acquired = block::until(py, deadline, |until| Ok(self.wait(cell, me, until)?.then_some(())))?;
+        let what = cell.waited_for(Self::KIND);
+        let acquired = block::until_for(py, what, deadline, |until| Ok(self.wait(cell, me, until)?.then_some(())))?;
         Ok(acquired.is_some())
     }
 
@@ -82,7 +87,7 @@ pub(crate) trait Primitive: Held {
 
     /// Gives a lock its memory, free.
     fn open(&self, robust: bool) -> PyResult<()> {
-        self.place().open(LINE, |cell| cell.word32(ROBUST_AT).store(u32::from(robust), Ordering::Relaxed))
+        self.place().open(Self::KIND, LINE, |cell| cell.word32(ROBUST_AT).store(u32::from(robust), Ordering::Relaxed))
     }
 
     fn share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use rsmp_core::Deadline;
 use rsmp_core::shm::arena::{self, Cell};
+use rsmp_core::shm::waits::Kind;
 
 use crate::arena as pickles;
 use crate::error::Failure;
@@ -55,11 +56,12 @@ impl Place {
         self.0.get().ok_or_else(|| PyAttributeError::new_err("__init__() was not called"))
     }
 
-    /// Gives the object `len` bytes of memory, zero, before `fill` writes to them.
+    /// Gives the object, a `kind`, `len` bytes of memory, zero, before `fill` writes to them.
     #[inline]
-    fn open(&self, len: usize, fill: impl FnOnce(&Cell)) -> PyResult<()> {
+    fn open(&self, kind: Kind, len: usize, fill: impl FnOnce(&Cell)) -> PyResult<()> {
         let cell = arena::allocate(len).map_err(Failure::from)?;
         fill(&cell);
+        cell.tag(kind);
         self.set(cell)
     }
 

@@ -4,6 +4,7 @@ use pyo3::exceptions::PyAssertionError;
 use pyo3::prelude::*;
 use rsmp_core::Deadline;
 use rsmp_core::shm::arena::Cell;
+use rsmp_core::shm::waits::{self, Kind};
 use rsmp_core::sync::rlock;
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
@@ -45,6 +46,8 @@ impl Held for RLock {
 }
 
 impl Primitive for RLock {
+    const KIND: Kind = Kind::RLock;
+
     fn place(&self) -> &Place {
         &self.place
     }
@@ -59,6 +62,7 @@ impl Primitive for RLock {
 
     fn wait(&self, cell: &Cell, me: Identity, until: Deadline) -> rsmp_core::Result<bool> {
         let lock = over(cell);
+        waits::found(lock.holder());
         if is_robust(cell) {
             lock.acquire_robust(me, &self.spin, until)
         } else {

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use rsmp_core::Deadline;
 use rsmp_core::atomic::AtomicU64;
 use rsmp_core::shm::arena::{Cell, LINE};
+use rsmp_core::shm::waits::Kind;
 use rsmp_core::sync::semaphore::{self, MAXIMUM};
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
@@ -86,6 +87,8 @@ impl Held for Semaphore {
 }
 
 impl Primitive for Semaphore {
+    const KIND: Kind = Kind::Semaphore;
+
     fn place(&self) -> &Place {
         &self.place
     }
@@ -114,7 +117,7 @@ methods!(Semaphore, KIND_SEMAPHORE, {
         let value = u32::try_from(int(value)?)
             // What `sem_open(3)` says to a value it cannot hold.
             .map_err(|_| PyOSError::new_err((libc::EINVAL, "Invalid argument")))?;
-        self.place.open(LINE, |cell| {
+        self.place.open(Kind::Semaphore, LINE, |cell| {
             cell.word32(MAXIMUM_AT).store(if bounded { value } else { MAXIMUM }, Ordering::Relaxed);
             semaphore::Semaphore::new(cell.word32(VALUE_AT)).initialise(value);
         })
