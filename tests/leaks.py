@@ -6,6 +6,7 @@ fork server, one memory file per arena and one for what threads wait for) are no
 
 import gc
 import os
+import stat
 import sys
 import threading
 import time
@@ -145,6 +146,8 @@ def _used_elsewhere(name: str) -> bool:
         status = os.stat(f"/dev/shm/{name}")
     except OSError:
         return True
+    if stat.S_ISDIR(status.st_mode):
+        return True  # a folder is nothing that either library makes
     ours = {os.getpid(), *descendants()}
     mapped = f" {status.st_ino} "
     for entry in os.listdir("/proc"):

@@ -2,7 +2,8 @@
 
 The program finds what it would find under the plain interpreter: ``sys.argv``, ``sys.path[0]``, its own ``__main__``,
 tracebacks that begin with its own frames, and the exit status. Options of the interpreter go before ``-m rsmp`` and
-reach the children as usual.
+reach the children as usual. ``python -m rsmp doctor PID`` says why a program hangs (`rsmp._doctor`), unless there is a
+script called ``doctor``.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ __all__ = ["main"]
 
 USAGE = """\
 usage: python -m rsmp [-m module | -c code | script] [argument]...
+       python -m rsmp doctor [--json] PID
 
 Runs a program with rsmp in place of multiprocessing, in its children too.
 A script is a file, a directory or zip file with a __main__.py, or - for the standard input.
+The doctor says why the program with that PID hangs; a script called doctor goes before it.
 """
 
 
 def main(arguments: list[str]) -> None:
     """Run the program that ``arguments`` name, which follow ``python -m rsmp`` on the command line."""
+    if arguments[:1] == ["doctor"] and not os.path.exists("doctor"):
+        from rsmp import _doctor
+
+        sys.exit(_doctor.main(arguments[1:]))
     take_over()
     _replace_main()
     try:

@@ -81,6 +81,8 @@ def the_rest() -> None:
     lock: Lock = mp.Lock()
     event: Event = mp.Event()
     lock.acquire(timeout=1.0)
+    for state in mp.inspect_locks():
+        assert_type(state.holder.pid if state.holder else 0, int)
     assert_type(event.is_set(), bool)
     value = mp.Value("i", 1)
     value.value += 1
