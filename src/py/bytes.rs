@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 /// Mappings of this size and more get huge pages: the faults of small ones cost more than filling them.
-const HUGE: usize = 4 << 20;
+pub(crate) const HUGE: usize = 4 << 20;
 
 pub(crate) struct Unfinished<'py> {
     py: Python<'py>,

@@ -7,7 +7,7 @@
 //! of large ones is used again when they are gone (`buffer`), so that its pages are warm.
 //!
 //! ```text
-//! APART:  number of buffers, length of the pickle, length of each buffer (u64)
+//! APART:  number of buffers, length of the pickle, length of each buffer (u64, its highest bit: of numpy)
 //!         the pickle, each buffer; each starts at a multiple of 64
 //! ```
 //!
@@ -21,16 +21,16 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::{ptr, slice};
 
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use pyo3::{ffi, intern};
 use rsmp_core::frame::compact;
 use rsmp_core::ring::Lease;
+use rsmp_core::sys::memory;
 
 use crate::buffer::Buffer;
-use crate::bytes::Unfinished;
+use crate::bytes::{HUGE, Unfinished};
 use crate::{block, codec, pickle};
 
 /// A message of `codec`.
@@ -47,6 +47,8 @@ const APART: u8 = 3;
 const LEAST: usize = 16 << 10;
 /// From this size on, the memory of what arrives is used again.
 const WARM: usize = 1 << 20;
+/// In the length of a buffer: it is an array's of numpy.
+const OF_NUMPY: usize = 1 << (usize::BITS - 1);
 /// Where buffers start, for those that compute on them.
 const ALIGNMENT: usize = 64;
 const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
@@ -66,7 +68,7 @@ pub(crate) struct Encoded<'py> {
     /// The payload itself, where no copy is needed.
     bytes: Option<Bound<'py, PyBytes>>,
     /// What follows the scratch.
-    buffers: Vec<PyUntypedBuffer>,
+    buffers: Vec<pickle::Apart>,
 }
 
 /// A payload in the pieces it is copied from.
@@ -103,7 +105,10 @@ impl<'py> Encoded<'py> {
             return Ok(());
         }
         self.tag = APART;
-        let lengths = self.buffers.iter().map(PyUntypedBuffer::len_bytes);
+        let lengths = self.buffers.iter().map(|buffer| {
+            let len = buffer.raw.len_bytes();
+            if buffer.of_numpy { len | OF_NUMPY } else { len }
+        });
         let words = [self.buffers.len(), self.scratch.len() - 1].into_iter().chain(lengths);
         let mut head: Vec<u8> = words.flat_map(|word| (word as u64).to_ne_bytes()).collect();
         head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
@@ -126,10 +131,10 @@ impl<'py> Encoded<'py> {
         let mut last = first.len();
         for buffer in &self.buffers {
             parts.push(&PADDING[..last.next_multiple_of(ALIGNMENT) - last]);
-            last = buffer.len_bytes();
+            last = buffer.raw.len_bytes();
             // SAFETY: the buffer is C-contiguous bytes (`PickleBuffer.raw`), at least `LEAST` of them, and exported until
             // `self` is dropped.
-            parts.push(unsafe { slice::from_raw_parts(buffer.buf_ptr().cast(), last) });
+            parts.push(unsafe { slice::from_raw_parts(buffer.raw.buf_ptr().cast(), last) });
         }
         Parts::Many(parts)
     }
@@ -205,9 +210,11 @@ fn loads_apart<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAn
     let pickled = part(last + padding(last), pickled)?;
     last = pickled.len();
     let buffers = PyList::empty(py);
-    for len in lengths {
+    for word in lengths {
+        let len = word & !OF_NUMPY;
         let bytes = part(padding(last), len)?;
-        buffers.append(if len < WARM { byte_array(py, bytes)? } else { Buffer::copy_of(py, bytes)? })?;
+        let is_warm = word != len && len >= WARM;
+        buffers.append(if is_warm { Buffer::copy_of(py, bytes)? } else { byte_array(py, bytes)? })?;
         last = len;
     }
     with_view(py, pickled, |view| pickle::loads_with(view, &buffers))
@@ -224,6 +231,7 @@ fn byte_array<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
         let start = ffi::PyByteArray_AsString(array.as_ptr()).cast::<MaybeUninit<u8>>();
         slice::from_raw_parts_mut(start, bytes.len())
     };
+    memory::prefer_huge_pages(space, HUGE);
     block::aside(py, || {
         // SAFETY: the space is this call's alone, of the same length, and not shared memory.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), space.as_mut_ptr().cast(), bytes.len()) }

@@ -59,13 +59,29 @@ struct Machine {
     clear_memo: Py<PyAny>,
 }
 
+/// A buffer that is not in the pickle.
+pub(crate) struct Apart {
+    pub(crate) raw: PyUntypedBuffer,
+    /// It is an array's of numpy, which takes any buffer for one. Others may count on the `bytearray` of a plain pickle.
+    pub(crate) of_numpy: bool,
+}
+
+fn is_of_numpy(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    let modules = py.import("sys")?.getattr(intern!(py, "modules"))?;
+    match modules.cast::<PyDict>()?.get_item(intern!(py, "numpy"))? {
+        Some(numpy) => object.is_instance(&numpy.getattr(intern!(py, "ndarray"))?),
+        None => Ok(false),
+    }
+}
+
 /// The file a pickler writes to.
 #[pyclass(module = "rsmp._rsmp")]
 #[derive(Default)]
 struct Sink {
     bytes: Vec<u8>,
     /// Buffers left out of the pickle, and the shortest to be.
-    buffers: Vec<PyUntypedBuffer>,
+    buffers: Vec<Apart>,
     least: usize,
     /// A buffer was read-only, which protocol 5 keeps and the default protocol does not.
     read_only: bool,
@@ -75,12 +91,14 @@ struct Sink {
 impl Sink {
     /// The `buffer_callback`: whether the pickler should write the buffer itself.
     fn keep(&mut self, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let raw = PyUntypedBuffer::get(&buffer.call_method0(intern!(buffer.py(), "raw"))?)?;
+        let view = buffer.call_method0(intern!(buffer.py(), "raw"))?;
+        let raw = PyUntypedBuffer::get(&view)?;
         self.read_only |= raw.readonly();
         if raw.readonly() || raw.len_bytes() < self.least {
             return Ok(true);
         }
-        self.buffers.push(raw);
+        let of_numpy = is_of_numpy(&view.getattr(intern!(buffer.py(), "obj"))?)?;
+        self.buffers.push(Apart { raw, of_numpy });
         Ok(false)
     }
 
@@ -145,11 +163,7 @@ pub(crate) fn dumps(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
 
 /// As `dumps`, but writable buffers of at least `least` bytes that the object's reducers offer are not in the pickle; they
 /// are returned, in order.
-pub(crate) fn dumps_apart(
-    object: &Bound<'_, PyAny>,
-    out: &mut Vec<u8>,
-    least: usize,
-) -> PyResult<Vec<PyUntypedBuffer>> {
+pub(crate) fn dumps_apart(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, least: usize) -> PyResult<Vec<Apart>> {
     let py = object.py();
     let standard = standard(py)?;
     if standard.replaced(py)?.is_some() {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 from typing import Any
 
 import pytest
@@ -119,3 +120,37 @@ def test_results_of_a_pool_stay_what_they_were_while_more_come(ctx: Any) -> None
         assert (again == n + 1).all()
         result[0] = -1
     assert results[1][1] == 2
+
+
+class Blob:
+    """Offers its buffer as protocol 5 allows, and counts on what a plain pickle gives back."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        return (Blob, (pickle.PickleBuffer(self.data) if protocol >= 5 else self.data,))
+
+
+@pytest.mark.parametrize("size", [2**17, 2**21])
+def test_the_buffer_of_another_type_arrives_as_a_bytearray(mp: Any, size: int) -> None:
+    queue = mp.Queue()
+    queue.put([Blob(bytearray(b"x" * size)), numpy.zeros(size)])
+    blob, array = queue.get(timeout=30)
+    assert type(blob.data) is bytearray
+    assert blob.data == b"x" * size
+    assert array.size == size and not array.any()
+    queue.close()
+    queue.join_thread()
+
+
+def test_an_array_lies_in_memory_made_for_it(mp: Any) -> None:
+    queue = mp.Queue()
+    queue.put(numpy.zeros(2**18))
+    array = queue.get(timeout=30)
+    assert array.flags.writeable
+    assert not array.flags.owndata
+    with pytest.raises(ValueError, match="does not own"):
+        array.resize(2**19)
+    queue.close()
+    queue.join_thread()
