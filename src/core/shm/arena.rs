@@ -458,9 +458,14 @@ impl Allocator {
     /// The owner let go of a cell: nobody has it any more, or others may.
     fn untag(&self, offset: usize, free: bool) {
         let word = self.arena.region.word64(offset + objects::TAG_AT);
+        if free {
+            // Whatever it was: what is in a free cell matters to nobody.
+            word.store(0, Ordering::Relaxed);
+            return;
+        }
         let tag = word.load(Ordering::Relaxed);
         if objects::kind(self.arena.id, offset, tag).is_some() {
-            word.store(if free { 0 } else { tag | objects::DROPPED }, Ordering::Relaxed);
+            word.store(tag | objects::DROPPED, Ordering::Relaxed);
         }
     }
 
