@@ -29,6 +29,7 @@ __all__ = [
     "admits_interrupts",
     "bootstrap",
     "close_stdin",
+    "explain",
     "hold_interrupts",
     "load",
     "prepare_fork",
@@ -117,14 +118,15 @@ def announce_to(status: int) -> None:
 _status: int | None = None
 
 
-def prepare_fork() -> None:
-    """Make here, before a fork, what every child would otherwise make of pages that it must copy first."""
+def prepare_fork() -> io.TextIOWrapper | None:
+    """Make here, before a fork, the empty standard input: children would have to copy many pages for it."""
     global _nothing
     if _nothing is None:
         try:  # noqa: SIM105 (contextlib is an import)
             _nothing = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
         except OSError:
             pass
+    return _nothing
 
 
 # An empty standard input for children, which inherit its descriptor.
@@ -291,13 +293,8 @@ def _run(process: Any, parent_sentinel: int) -> int:
             admit_interrupts()
         process.run()
         code = 0
-    except SystemExit as leaving:
-        code = _exit_code(leaving)
-    except BaseException:
-        import traceback
-
-        sys.stderr.write(f"Process {process.name}:\n")
-        traceback.print_exc()
+    except BaseException as error:
+        code = explain(process, error)
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
         _info("process exiting with exitcode %d", code)
@@ -321,11 +318,22 @@ def _become(process: Any, parent_sentinel: int) -> None:
     del old_process
 
 
+def explain(process: Any, error: BaseException) -> int:
+    """Return the exit code of a process that ``error`` ends, and show it unless it is a way to leave."""
+    if isinstance(error, SystemExit):
+        return _exit_code(error)
+    import traceback
+
+    sys.stderr.write(f"Process {process.name}:\n")
+    traceback.print_exception(error)
+    return 1
+
+
 def _exit_code(leaving: SystemExit) -> int:
     if leaving.code is None:
         return 0
     if isinstance(leaving.code, int):
-        return leaving.code
+        return leaving.code if leaving.code.bit_length() < 32 else leaving.code & 0xFF
     sys.stderr.write(f"{leaving.code}\n")
     return 1
 

@@ -51,26 +51,32 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
         return os.waitpid is not posix.waitpid or _standard.Popen.poll is not _standard_poll or self._foreign
 
     def _launch(self, process_obj: Any) -> None:
-        lifeline = self._lifeline() if process_obj.daemon else None
+        daemon = process_obj.daemon
+        held = daemon and _child.admits_interrupts()
+        if held:
+            _child.hold_interrupts()
+        try:
+            if not self._fork(process_obj, daemon, held):
+                self._fork_by_steps(process_obj, daemon, held)
+        finally:
+            if held:
+                self._admit_interrupts()
+
+    def _fork_by_steps(self, process_obj: Any, daemon: bool, held: bool) -> None:
+        """Do what `_fork` does where tools have replaced a function on the way: theirs are then called."""
+        lifeline = self._lifeline() if daemon else None
         _child.prepare_fork()
         # Opened before the fork, so that no other process can have got the number of a parent that is gone already;
         # here its place is then taken by the child's.
         parent = _rsmp.open_self()
-        held = process_obj.daemon and _child.admits_interrupts()
-        if held:
-            _child.hold_interrupts()
         try:
-            try:
-                pid = os.fork()
-                if pid == 0:
-                    _child.run_forked(_start, process_obj, parent, lifeline, held)
-            finally:
-                os.close(parent)
-            _rsmp.forked(pid)
-            self._take(pid)
+            pid = _fork()
+            if pid == 0:
+                _child.run_forked(_start, process_obj, parent, lifeline, held)
         finally:
-            if held:
-                self._admit_interrupts()
+            os.close(parent)
+        _rsmp.forked(pid)
+        self._take(pid)
 
     def _admit_interrupts(self) -> None:
         """Let Ctrl-C through. A start that it ends has started nothing."""
@@ -92,16 +98,25 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
             raise
 
 
+def _fork() -> int:
+    """Fork; the resource tracker, if there is one, is told that the child goes on using it (Python 3.14)."""
+    tracker = _stdlib.loaded("resource_tracker")
+    intent: Any = None if tracker is None else getattr(tracker, "_fork_intent", None)
+    if intent is None:
+        return os.fork()
+    intent.preserve_fd = True
+    try:
+        return os.fork()
+    finally:
+        intent.preserve_fd = False
+
+
 def _start(process_obj: Any, parent: int, lifeline: int | None, held: bool) -> int:
     if held:
         _child.starts_with_interrupts_held()
     if lifeline is not None:
         _rsmp.tie_to_lifeline(lifeline)
     return _child.bootstrap(process_obj, parent)
-
-
-# The parent's children are not the fork's to keep alive.
-os.register_at_fork(after_in_child=_rsmp.forget_lifeline)
 
 
 _stdlib.unannotate(__name__)

@@ -6,6 +6,7 @@ mod buffer;
 mod bytes;
 mod cells;
 mod channel;
+mod child;
 mod codec;
 mod connection;
 mod error;
@@ -72,8 +73,6 @@ mod _rsmp {
     use super::process::Child;
     #[pymodule_export]
     use super::process::announce;
-    #[pymodule_export]
-    use super::process::forget_lifeline;
     #[pymodule_export]
     use super::process::has_reader;
     #[pymodule_export]

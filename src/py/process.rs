@@ -10,9 +10,11 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use rsmp_core::Deadline;
 use rsmp_core::error::Kind as Failed;
+use rsmp_core::shm::arena;
 use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::spawn::client::{self, Asking, Order, Source};
 use rsmp_core::spawn::watch::{Outcome, Watch};
@@ -21,6 +23,7 @@ use rsmp_core::sys::seqpacket;
 use rsmp_core::sys::{child, descriptor};
 
 use crate::block;
+use crate::child::Forked;
 use crate::error::Failure;
 
 /// A child seen from its parent. Each `Popen` class is a subclass that launches in its own way and then adopts.
@@ -151,11 +154,31 @@ impl Child {
     /// Return the read end of this process's lifeline, for a child that is to die with this process.
     ///
     /// The lifeline lives as long as a child that was given it.
-    fn _lifeline(&self) -> PyResult<RawFd> {
-        let line = shared_lifeline().map_err(Failure::from)?;
-        let read = line.reader().as_raw_fd();
-        self.state.lock().lifeline = Some(line);
-        Ok(read)
+    fn _lifeline(&self, py: Python<'_>) -> PyResult<RawFd> {
+        self.hang(py)
+    }
+
+    /// Fork a child that is `process`; False, and nothing done, where somebody has replaced a step on its way.
+    ///
+    /// `daemon`: it dies with this process. `held`: it lets Ctrl-C through before it runs.
+    fn _fork(&self, process: &Bound<'_, PyAny>, daemon: bool, held: bool) -> PyResult<bool> {
+        let py = process.py();
+        let lifeline = if daemon { Some(self.hang(py)?) } else { None };
+        // Opened before the fork, so that no other process can have got the number of a parent that is gone already;
+        // here its place is then taken by the child's.
+        let sentinel = child::open_self().map_err(Failure::from)?;
+        let Some(forked) = Forked::prepare(process, sentinel.as_raw_fd(), lifeline, held)? else { return Ok(false) };
+        let pid = forked.fork()?;
+        drop(sentinel);
+        arena::forked(pid.unsigned_abs());
+        match Watch::child(pid) {
+            Ok(watch) => self.adopt(pid, watch),
+            Err(error) => {
+                child::kill_unwatched(pid);
+                return Err(Failure::from(error).into());
+            }
+        }
+        Ok(true)
     }
 
     /// Ask the fork server at the other end of `control` for a child that unpickles `payload`.
@@ -170,7 +193,7 @@ impl Child {
         payload: &[u8],
         daemon: bool,
     ) -> PyResult<bool> {
-        let lifeline = if daemon { Some(shared_lifeline().map_err(Failure::from)?) } else { None };
+        let lifeline = if daemon { Some(shared_lifeline(py)?) } else { None };
         let order = Order {
             control: borrowed(control)?,
             tracker: borrowed(tracker)?,
@@ -192,6 +215,13 @@ impl Child {
 }
 
 impl Child {
+    fn hang(&self, py: Python<'_>) -> PyResult<RawFd> {
+        let line = shared_lifeline(py)?;
+        let read = line.reader().as_raw_fd();
+        self.state.lock().lifeline = Some(line);
+        Ok(read)
+    }
+
     fn adopt(&self, pid: i32, watch: Watch) {
         let mut state = self.state.lock();
         state.pid = Some(pid);
@@ -223,19 +253,27 @@ const SERVER: What = What::new(Kind::ForkServer, 0, 0);
 /// The lifeline of this process while a child hangs on it.
 static LIFELINE: Mutex<Weak<Lifeline>> = Mutex::new(Weak::new());
 
-fn shared_lifeline() -> rsmp_core::Result<Arc<Lifeline>> {
+/// The hook that lets go of it in forks, registered with the first.
+static FORGETTING: PyOnceLock<()> = PyOnceLock::new();
+
+fn shared_lifeline(py: Python<'_>) -> PyResult<Arc<Lifeline>> {
+    FORGETTING.get_or_try_init(py, || {
+        let hooks = PyDict::new(py);
+        hooks.set_item("after_in_child", wrap_pyfunction!(forget_lifeline, py)?)?;
+        py.import("os")?.call_method("register_at_fork", (), Some(&hooks)).map(drop)
+    })?;
     let mut shared = LIFELINE.lock();
     if let Some(line) = shared.upgrade() {
         return Ok(line);
     }
-    let line = Arc::new(Lifeline::new()?);
+    let line = Arc::new(Lifeline::new().map_err(Failure::from)?);
     *shared = Arc::downgrade(&line);
     Ok(line)
 }
 
 /// Let go of the parent's lifeline after a fork: the children that hang on it are not this process's.
 #[pyfunction]
-pub(crate) fn forget_lifeline() {
+fn forget_lifeline() {
     if let Some(line) = core::mem::take(&mut *LIFELINE.lock()).upgrade() {
         line.cut();
     }

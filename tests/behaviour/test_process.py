@@ -588,3 +588,30 @@ def test_a_program_that_uses_all_start_methods_at_once_leaves_nothing(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
     ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=LONG)
     assert (ran.stdout.strip(), ran.stderr, ran.returncode) == ("[0, 0, 0, 0, 0, 0]", "", 0)
+
+
+def leave_a_mark(write, original, mark):
+    def step(*arguments):
+        os.write(write, mark)
+        return original(*arguments)
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(threading, "_shutdown"), (os, "_exit"), (submodule("util"), "_exit_function"), (os, "fork")],
+    ids=["threading._shutdown", "os._exit", "util._exit_function", "os.fork"],
+)
+def test_a_replaced_step_is_taken_in_a_forked_child(mp, monkeypatch, module, name):
+    """Tools replace what a child goes through; short cuts are for children that nobody watches."""
+    read, write = os.pipe()
+    monkeypatch.setattr(module, name, leave_a_mark(write, getattr(module, name), b"here"))
+    process = mp.get_context("fork").Process(target=os.getpid)
+    process.start()
+    process.join()
+    monkeypatch.undo()
+    os.close(write)
+    assert (process.exitcode, os.read(read, 10)) == (0, b"here")
+    os.close(read)
+    process.close()
