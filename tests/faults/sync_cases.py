@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 
-from harness import Within, case, kill, raises
+from harness import Within, case, kill, patient, raises
 
 from under_test import submodule
 
@@ -253,9 +253,9 @@ def users_are_killed_at_random(ctx):
         with Within(1):
             event.set()
             semaphore.release()
-            assert semaphore.acquire(timeout=0.9) or semaphore.get_value() == 0
+            assert semaphore.acquire(timeout=patient(0.9)) or semaphore.get_value() == 0
         with Within(1.2):
-            if condition.acquire(timeout=0.6):
+            if condition.acquire(timeout=patient(0.6)):
                 condition.notify_all()
                 condition.release()
             elif not any(process.is_alive() and process.pid == holder(lock) for process in processes):
@@ -263,7 +263,7 @@ def users_are_killed_at_random(ctx):
                 lock.release()
     for process in processes:
         kill(process)
-    if not lock.acquire(timeout=0.6):
+    if not lock.acquire(timeout=patient(0.6)):
         lock.release()
     print(kills, "kills")
     assert kills > 5

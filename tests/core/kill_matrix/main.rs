@@ -3,6 +3,7 @@
 //!
 //! A run visits some instructions of every operation, others each time (the seed is printed). `RSMP_MATRIX=full` visits
 //! all of them, better with `--release`, where operations have a tenth of the instructions; `RSMP_MATRIX=n` n of each.
+//! `RSMP_SLOW=n` has everything take n times as long, beside other work.
 //! `RSMP_MATRIX_ONLY=word` runs the operations whose names have that word, `RSMP_SEED` the same instructions again.
 //!
 //! # Safety
@@ -10,21 +11,36 @@
 //! allocator for long: the C library's locks are consistent in the child.
 #![allow(unsafe_code, clippy::print_stdout, clippy::unwrap_used)]
 
+mod approach;
 mod pools;
 mod queues;
 mod stepper;
 mod syncs;
 
 use core::time::Duration;
+use std::sync::OnceLock;
 use std::time::Instant;
 
+use approach::Trace;
+use rsmp_core::Deadline;
 use stepper::{Step, Stepped};
 
-/// Half a slice more than the engine's waits take to notice what a dead process did not tell.
-pub(crate) const SOON: Duration = Duration::from_millis(700);
+/// What the engine's waits take to notice what a dead process did not tell: half a slice more than that.
+pub(crate) fn soon() -> Deadline {
+    Deadline::after(patient(Duration::from_millis(700)))
+}
+
+/// How long something may take that takes `time` at most where nothing else is going on.
+fn patient(time: Duration) -> Duration {
+    static SLOW: OnceLock<u32> = OnceLock::new();
+    time * *SLOW.get_or_init(|| environment("RSMP_SLOW").and_then(|slow| slow.parse().ok()).unwrap_or(1))
+}
 
 /// Instructions of each operation visited by default.
 const VISITED: u64 = 16;
+
+/// Instructions of each operation visited at most.
+const LONG: u64 = 10_000;
 
 /// What is done to the shared state, and what must hold afterwards.
 pub(crate) struct Scenario<'a> {
@@ -54,26 +70,70 @@ impl Random {
     }
 }
 
-/// Steps through the operation up to instruction `at`, kills and checks. Returns the steps taken and whether it ended.
-fn visit(make: Make, at: u64) -> Option<(u64, bool)> {
+/// What becomes of a visit.
+struct Visit {
+    /// Instructions executed.
+    steps: u64,
+    done: bool,
+    /// It did not come by the place where the trace had it.
+    astray: bool,
+}
+
+/// Steps through the whole operation, kills the process after it and checks. `None`: processes may not be traced here.
+fn survey(make: Make) -> Option<Trace> {
+    let mut trace = None;
+    visit_by(make, &mut |process| {
+        let mut seen = Trace::default();
+        loop {
+            let address = process.address();
+            let step = process.step();
+            // The last step only stops.
+            seen.note(address);
+            if step == Step::Done {
+                break;
+            }
+        }
+        let steps = seen.length();
+        trace = Some(seen);
+        Visit { steps, done: true, astray: false }
+    })?;
+    trace
+}
+
+/// Kills the process after instruction `at` and checks.
+fn visit(make: Make, trace: &Trace, at: u64) -> Option<Visit> {
+    visit_by(make, &mut |process| {
+        let mut visit = Visit { steps: 0, done: false, astray: false };
+        if let Some(anchor) = trace.before(at)
+            && let Some(step) = process.run_to(anchor.address)
+        {
+            visit.done = step == Step::Done;
+            visit.astray = visit.done;
+            visit.steps = anchor.after;
+        }
+        while visit.steps < at && !visit.done {
+            visit.done = process.step() == Step::Done;
+            visit.steps += 1;
+        }
+        visit
+    })
+}
+
+/// Kills the process where `approach` leaves it and checks.
+fn visit_by(make: Make, approach: &mut dyn FnMut(&Stepped) -> Visit) -> Option<Visit> {
     let mut outcome = None;
     make(&mut |scenario| {
         let Scenario { name, prepare, operation, check } = scenario;
         let Some(process) = Stepped::start(prepare, operation) else { return };
-        let mut steps = 0;
-        let mut done = false;
-        while steps < at && !done {
-            done = process.step() == Step::Done;
-            steps += 1;
-        }
+        let visit = approach(&process);
         let pid = process.pid();
         process.kill();
         let begun = Instant::now();
-        let place = Place { name, steps };
-        check(pid, done);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{name}: the survivor took {:?}", begun.elapsed());
+        let place = Place { name, steps: visit.steps };
+        check(pid, visit.done);
+        assert!(begun.elapsed() < patient(Duration::from_secs(2)), "{name}: the survivor took {:?}", begun.elapsed());
         core::mem::forget(place);
-        outcome = Some((steps, done));
+        outcome = Some(visit);
     });
     outcome
 }
@@ -116,22 +176,33 @@ fn main() {
         }
         let begun = Instant::now();
         // The first time some things are set up that stay.
-        let _ = visit(*make, 0);
-        let Some((length, true)) = visit(*make, u64::MAX) else {
+        let Some(trace) = survey(*make).and_then(|_| survey(*make)) else {
             println!("kill matrix: skipped, processes may not be traced here");
             return;
         };
-        let stride = if full { 1 } else { (length / visited).max(1) };
+        let length = trace.length();
+        // Longer ones go through a table, an entry like the other.
+        let stride = if full { length.div_ceil(LONG) } else { (length / visited).max(1) };
         let mut at = 0;
+        // The survey's own.
         let mut here = 1;
+        let mut astray = 0;
         while at < length {
-            let point = if full { at } else { at + random.below(stride) };
-            visit(*make, point);
+            let point = at + random.below(stride);
+            let by_the_way = visit(*make, &trace, point);
+            if by_the_way.is_some_and(|visit| visit.astray) {
+                // What the operation does depends a little on the time; the long way leads there all the same.
+                astray += u64::from(visit(*make, &Trace::default(), point).is_some_and(|visit| visit.done));
+            }
             here += 1;
             at += stride;
         }
-        println!("{name:44} {length:7} instructions, {here:6} visited ({:.1} s)", begun.elapsed().as_secs_f64());
-        points += here;
+        let elsewhere = if astray > 0 { format!(", {astray} at the end instead") } else { String::new() };
+        println!(
+            "{name:44} {length:7} instructions, {here:6} visited{elsewhere} ({:.1} s)",
+            begun.elapsed().as_secs_f64()
+        );
+        points += here - astray;
         operations += 1;
     }
     println!("kill matrix: {points} points of {operations} operations visited, every invariant holds");

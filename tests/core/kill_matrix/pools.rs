@@ -1,8 +1,11 @@
 //! Pools: entering, claiming, running, handing results in, asking for room.
 
-use std::sync::Arc;
+use core::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use rsmp_core::Deadline;
+use rsmp_core::atomic::{AtomicBool, Ordering};
 use rsmp_core::pool::worker::Next;
 use rsmp_core::pool::{Collected, Dispatcher, Stage, Task, Worker};
 
@@ -13,7 +16,10 @@ pub(crate) const ALL: &[Maker] = &[
     ("pool: claim, run and hand in", serve),
     ("pool: claim, run and hand in, awaited", serve_awaited),
     ("pool: ask for room", ask),
+    ("pool: be granted room and use it", granted),
+    ("pool: sleep, be woken and claim", woken),
     ("pool: report a failing start", report),
+    ("pool: publish, as the owner", publish_tasks),
 ];
 
 fn publish(pool: &mut Dispatcher, payload: &[u8]) -> u32 {
@@ -50,7 +56,17 @@ fn run_one(worker: &Worker) -> bool {
 /// What has become of the published tasks once the worker is buried and another one has run what is left: each was run
 /// to its end once, or is reported as lost.
 fn check_tasks(pool: &mut Dispatcher, pid: u32, payloads: &[(u32, &[u8])], done: bool) {
-    let mut finished = Vec::new();
+    check_tasks_after(Vec::new(), pool, pid, payloads, done);
+}
+
+/// The same after the owner has collected some that are finished.
+fn check_tasks_after(
+    mut finished: Vec<Collected>,
+    pool: &mut Dispatcher,
+    pid: u32,
+    payloads: &[(u32, &[u8])],
+    done: bool,
+) {
     let estate = pool.bury(pid, &mut finished);
     assert!(estate.again + estate.lost.len() <= 1, "{estate:?}");
     assert!(!done || (estate.again == 0 && estate.lost.is_empty()));
@@ -154,9 +170,127 @@ fn ask(run: &mut dyn FnMut(Scenario<'_>)) {
             let Some(Next::Task(claim)) = worker.claim() else { panic!("no task") };
             worker.start(&claim).unwrap();
             worker.ask_for_room(&claim, 5000).unwrap();
-            let _ = worker.granted(&claim, Deadline::after(core::time::Duration::from_millis(1)));
+            let _ = worker.granted(&claim, Deadline::after(Duration::from_millis(1)));
         }),
         check: Box::new(move |pid, _| check_tasks(&mut pool, pid, &[(slot, b"task")], false)),
+    });
+}
+
+/// The owner, a thread here, answers while the worker is stepped through its question and what follows.
+fn granted(run: &mut dyn FnMut(Scenario<'_>)) {
+    let mut pool = Dispatcher::create(2).unwrap();
+    let slot = publish(&mut pool, b"task");
+    let board = Arc::clone(pool.board());
+    let (pool, ended) = (Mutex::new((pool, Vec::new())), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            while !ended.load(Ordering::Acquire) {
+                if board.has_news() {
+                    let (pool, finished) = &mut *pool.lock().unwrap();
+                    pool.collect(finished);
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        run(Scenario {
+            name: "be granted room and use it",
+            prepare: Box::new(|| {}),
+            operation: Box::new(|| {
+                let worker = Worker::enter(Arc::clone(&board), std::process::id()).unwrap();
+                worker.advance(Stage::Serving);
+                let Some(Next::Task(claim)) = worker.claim() else { panic!("no task") };
+                let mut answer = worker.start(&claim).unwrap().to_vec();
+                answer.reverse();
+                worker.ask_for_room(&claim, 5000).unwrap();
+                let room = worker.granted(&claim, Deadline::after(Duration::from_secs(5)));
+                assert_eq!(room, Some(true));
+                assert!(worker.capacity(&claim) >= 5000);
+                worker.write(&claim, &[&answer]).unwrap();
+                worker.finish(&claim, 3).unwrap();
+            }),
+            check: Box::new(|pid, done| {
+                ended.store(true, Ordering::Release);
+                while !owner.is_finished() {
+                    thread::yield_now();
+                }
+                let (pool, finished) = &mut *pool.lock().unwrap();
+                check_tasks_after(core::mem::take(finished), pool, pid, &[(slot, b"task")], done);
+            }),
+        });
+        ended.store(true, Ordering::Release);
+    });
+}
+
+/// A worker that has found nothing sleeps until a task is published, which a thread here does.
+fn woken(run: &mut dyn FnMut(Scenario<'_>)) {
+    let mut pool = Dispatcher::create(2).unwrap();
+    let board = Arc::clone(pool.board());
+    let reserved = pool.reserve(&Task { kind: 1, function: None, len: 4, room: 0 }).unwrap().expect("a slot");
+    reserved.write(&board, &[b"task"]).unwrap();
+    let slot = reserved.slot;
+    let killed = AtomicBool::new(false);
+    let pool = Mutex::new(pool);
+    thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            // Time for the worker to fall asleep, once it is there.
+            let mut left = 150;
+            while !killed.load(Ordering::Acquire) && left > 0 {
+                thread::sleep(Duration::from_micros(200));
+                left -= u32::from(board.serving() > 0);
+            }
+            pool.lock().unwrap().publish(reserved);
+            board.ring(1);
+        });
+        run(Scenario {
+            name: "sleep, be woken and claim",
+            prepare: Box::new(|| {}),
+            operation: Box::new(|| {
+                let worker = Worker::enter(Arc::clone(&board), std::process::id()).unwrap();
+                worker.advance(Stage::Serving);
+                while !run_one(&worker) {
+                    let _ = worker.wait(Deadline::after(Duration::from_millis(500)));
+                }
+            }),
+            check: Box::new(|pid, done| {
+                killed.store(true, Ordering::Release);
+                while !owner.is_finished() {
+                    thread::yield_now();
+                }
+                check_tasks(&mut pool.lock().unwrap(), pid, &[(slot, b"task")], done);
+            }),
+        });
+        killed.store(true, Ordering::Release);
+    });
+}
+
+/// The owner is killed while it publishes: what the workers find is whole.
+fn publish_tasks(run: &mut dyn FnMut(Scenario<'_>)) {
+    let mut pool = Dispatcher::create(2).unwrap();
+    publish(&mut pool, b"first");
+    let board = Arc::clone(pool.board());
+    let worker = worker(&pool);
+    let pool = Mutex::new(pool);
+    run(Scenario {
+        name: "publish, as the owner",
+        prepare: Box::new(|| {}),
+        operation: Box::new(|| {
+            let pool = &mut *pool.lock().unwrap();
+            publish(pool, b"second");
+            publish(pool, &[7; 1000]);
+            board.ring(2);
+        }),
+        check: Box::new(move |_, done| {
+            let mut found = Vec::new();
+            while let Some(next) = worker.claim() {
+                let Next::Task(claim) = next else { break };
+                found.push(worker.start(&claim).unwrap().to_vec());
+                worker.write(&claim, &[b"done"]).unwrap();
+                worker.finish(&claim, 3).unwrap();
+            }
+            let published: [&[u8]; 3] = [b"first", b"second", &[7; 1000]];
+            assert!(found.len() <= 3 && (!done || found.len() == 3));
+            assert!(!found.is_empty() && found.iter().zip(published).all(|(found, published)| found == published));
+        }),
     });
 }
 

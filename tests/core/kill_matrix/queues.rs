@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rsmp_core::Deadline;
 use rsmp_core::ring::{Batch, Limits, Ring, Taken};
 
-use super::{Maker, SOON, Scenario};
+use super::{Maker, Scenario, soon};
 
 pub(crate) const ALL: &[Maker] = &[
     ("queue: put", put),
@@ -33,10 +33,6 @@ pub(crate) fn warm_up() {
     assert!(ring.put_bytes(0, &[b"x"], Deadline::after(core::time::Duration::from_millis(2))).unwrap().is_none());
     drain(&ring);
     ring.wait(Deadline::after(core::time::Duration::from_millis(2)));
-}
-
-fn soon() -> Deadline {
-    Deadline::after(SOON)
 }
 
 fn payload(number: u32, len: usize) -> Vec<u8> {

@@ -2,6 +2,8 @@
 
 use core::ffi::c_int;
 use core::ptr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// How far a step took the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,59 @@ impl Stepped {
             libc::SIGTRAP => Step::Taken,
             libc::SIGSTOP => Step::Done,
             signal => panic!("the process got signal {signal} in the operation"),
+        }
+    }
+
+    /// Where the next instruction lies. `None` where this program does not know how to find out.
+    #[allow(clippy::unnecessary_wraps)] // elsewhere there is none
+    pub(crate) fn address(&self) -> Option<u64> {
+        #[cfg(target_arch = "x86_64")]
+        return Some(self.registers().rip);
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
+
+    /// Lets it run until the instruction at `address` is the next. `None`: it cannot be stopped there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn run_to(&self, address: u64) -> Option<Step> {
+        const BREAKPOINT: u8 = 0xcc;
+        let memory = File::options().read(true).write(true).open(format!("/proc/{}/mem", self.pid)).ok()?;
+        let mut instruction = [0];
+        memory.read_exact_at(&mut instruction, address).ok()?;
+        memory.write_all_at(&[BREAKPOINT], address).ok()?;
+        // SAFETY: a stopped tracee of this process.
+        let code = unsafe { libc::ptrace(libc::PTRACE_CONT, self.pid, 0, 0) };
+        assert_eq!(code, 0, "cannot continue");
+        let status = self.wait();
+        assert!(libc::WIFSTOPPED(status), "the process ended in the operation: status {status:#x}");
+        match libc::WSTOPSIG(status) {
+            libc::SIGTRAP => {}
+            libc::SIGSTOP => return Some(Step::Done),
+            signal => panic!("the process got signal {signal} in the operation"),
+        }
+        let mut registers = self.registers();
+        assert_eq!(registers.rip, address + 1, "stopped by something else");
+        registers.rip = address;
+        // SAFETY: as above; the registers are those it had, but for the way back over the breakpoint.
+        let code = unsafe { libc::ptrace(libc::PTRACE_SETREGS, self.pid, 0, &raw const registers) };
+        assert_eq!(code, 0, "cannot set the registers");
+        memory.write_all_at(&instruction, address).expect("as it was written before");
+        Some(Step::Taken)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn run_to(&self, _address: u64) -> Option<Step> {
+        None
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn registers(&self) -> libc::user_regs_struct {
+        let mut registers = core::mem::MaybeUninit::uninit();
+        // SAFETY: a stopped tracee of this process; the kernel fills all of it.
+        unsafe {
+            let code = libc::ptrace(libc::PTRACE_GETREGS, self.pid, 0, registers.as_mut_ptr());
+            assert_eq!(code, 0, "cannot read the registers");
+            registers.assume_init()
         }
     }
 

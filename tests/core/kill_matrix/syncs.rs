@@ -4,7 +4,9 @@ use core::time::Duration;
 use std::thread;
 
 use rsmp_core::Deadline;
+use rsmp_core::atomic::{AtomicBool, AtomicU64, Ordering};
 use rsmp_core::shm::arena::{self, Cell};
+use rsmp_core::shm::participants::{self, Participants};
 use rsmp_core::sync::barrier::{Arrival, Barrier, End};
 use rsmp_core::sync::condition::{self, Condition};
 use rsmp_core::sync::event::Event;
@@ -14,29 +16,39 @@ use rsmp_core::sync::semaphore::{MAXIMUM, Semaphore};
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
 
-use super::{Maker, SOON, Scenario};
+use super::{Maker, Scenario, soon};
 
 pub(crate) const ALL: &[Maker] = &[
     ("lock: acquire and release", lock),
-    ("lock: release with a waiter", lock_release),
+    ("lock: release with a sleeper", lock_release),
+    ("lock: release with a robust sleeper", lock_release_robust),
     ("lock: wait", lock_wait),
     ("lock: acquire robustly from the dead", lock_robust),
     ("rlock: acquire twice and release twice", rlock),
+    ("rlock: release twice with a sleeper", rlock_release),
     ("semaphore: acquire and release", semaphore),
     ("semaphore: release with a waiter", semaphore_release),
     ("event: set with a waiter", event_set),
     ("event: wait", event_wait),
     ("condition: wait", condition_wait),
     ("condition: notify", condition_notify),
+    ("condition: wait, spilled", condition_wait_spilled),
+    ("condition: wait, spilled into fresh memory", condition_wait_fresh),
+    ("condition: notify, spilled", condition_notify_spilled),
     ("barrier: arrive and wait", barrier_wait),
     ("barrier: arrive as the last", barrier_last),
     ("barrier: arrive as the actor", barrier_act),
     ("arena: allocate and drop", arena_cells),
+    ("participants: expect and cancel", participants_expect),
+    ("participants: arrive", participants_arrive),
+    ("participants: look who lives", participants_look),
 ];
 
-fn soon() -> Deadline {
-    Deadline::after(SOON)
-}
+/// The flag of a lock's word that says that somebody may sleep.
+const WAITERS: u64 = 1 << 31;
+
+/// Places in a condition's own cell.
+const PLACES: usize = 12;
 
 fn cell() -> Cell {
     arena::allocate(condition::SIZE).unwrap()
@@ -93,22 +105,78 @@ fn lock(run: &mut dyn FnMut(Scenario<'_>)) {
     });
 }
 
-/// A process that holds it lets go while a thread of the survivor waits.
-fn lock_release(run: &mut dyn FnMut(Scenario<'_>)) {
+/// A process that holds it lets go while a thread of the survivor sleeps. `robust`: the sleeper inherits from the dead.
+fn releasing(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, depth: u32, robust: bool) {
     let cell = cell();
-    let lock = Lock::new(cell.word64(0));
-    let cell_of = &cell;
-    run(Scenario {
-        name: "release with a waiter",
-        prepare: Box::new(move || assert!(Lock::new(cell_of.word64(0)).try_acquire(Identity::current()))),
-        operation: Box::new(move || {
-            // The waiter's flag, as `acquire` leaves it.
-            let word = cell_of.word64(0);
-            word.fetch_or(1 << 31, rsmp_core::atomic::Ordering::Relaxed);
-            assert!(lock.release());
-        }),
-        check: Box::new(move |pid, _| check_lock(lock, pid)),
+    let (lock, levels) = (Lock::new(cell.word64(0)), RLock::new(cell.word64(0), cell.word32(8)));
+    let ended = AtomicBool::new(false);
+    let asleep = || cell.word64(0).load(Ordering::Relaxed) & WAITERS != 0;
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            let me = Identity::current();
+            while lock.holder().is_none() && !ended.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_micros(100));
+            }
+            eventually_within(Duration::from_secs(30), |until| {
+                if robust {
+                    !matches!(lock.acquire_robust(me, &Spin::new(), until), Ok(false))
+                } else {
+                    lock.acquire(me, &Spin::new(), until)
+                }
+            })
+        });
+        run(Scenario {
+            name,
+            prepare: Box::new(|| {
+                let me = Identity::current();
+                for _ in 0..depth {
+                    assert!(levels.try_acquire(me));
+                }
+                while !asleep() {
+                    thread::sleep(Duration::from_micros(100));
+                }
+                // From the flag to the sleep.
+                thread::sleep(Duration::from_millis(1));
+            }),
+            operation: Box::new(|| {
+                if depth == 1 {
+                    assert!(lock.release());
+                } else {
+                    for _ in 0..depth {
+                        assert!(levels.release(Identity::current()));
+                    }
+                }
+            }),
+            check: Box::new(|pid, done| {
+                if let Some(holder) = lock.holder()
+                    && holder.pid() == pid
+                    && !robust
+                {
+                    assert!(!done && !holder.is_alive());
+                    // Nobody but the program can know that it may be had.
+                    assert!(lock.release());
+                }
+                assert!(eventually(|_| taken(&sleeper)), "the sleeper sleeps on");
+                // The sleeper is another thread.
+                assert_eq!(lock.holder().map(Identity::pid), Some(std::process::id()));
+                assert!(lock.release());
+                check_lock(lock, pid);
+            }),
+        });
+        ended.store(true, Ordering::Relaxed);
     });
+}
+
+fn lock_release(run: &mut dyn FnMut(Scenario<'_>)) {
+    releasing(run, "release with a sleeper", 1, false);
+}
+
+fn lock_release_robust(run: &mut dyn FnMut(Scenario<'_>)) {
+    releasing(run, "release with a robust sleeper", 1, true);
+}
+
+fn rlock_release(run: &mut dyn FnMut(Scenario<'_>)) {
+    releasing(run, "release twice with a sleeper", 2, false);
 }
 
 fn lock_wait(run: &mut dyn FnMut(Scenario<'_>)) {
@@ -342,6 +410,85 @@ fn condition_notify(run: &mut dyn FnMut(Scenario<'_>)) {
     });
 }
 
+/// So many wait already that a waiter's place is in the arena.
+fn condition_wait_spilled(run: &mut dyn FnMut(Scenario<'_>)) {
+    spilled(run, "wait, spilled", 0);
+}
+
+/// The place's memory is not there yet: all places that ever were are taken.
+fn condition_wait_fresh(run: &mut dyn FnMut(Scenario<'_>)) {
+    let ever = cell().arena().waiters().1.load(Ordering::Relaxed) as usize;
+    spilled(run, "wait, spilled into fresh memory", ever);
+}
+
+fn spilled(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, more: usize) {
+    let cell = cell();
+    let condition = Condition::new(&cell);
+    let enter = || condition.enter(Identity::current()).unwrap();
+    let others: Vec<_> = (0..PLACES + more).map(|_| enter()).collect();
+    run(Scenario {
+        name,
+        prepare: Box::new(know_myself),
+        operation: Box::new(|| {
+            let place = enter();
+            assert!(!condition.wait(place, &Spin::new(), slice()));
+            assert!(!condition.leave(place));
+        }),
+        check: Box::new(|_, done| {
+            assert!((0..=usize::from(!done)).contains(&(condition.sleepers() - others.len())));
+            // Those who came first, then whoever lives.
+            assert_eq!(condition.notify(others.len()), others.len());
+            assert!(others.iter().all(|place| condition.leave(*place)));
+            let places: Vec<_> = (0..=PLACES).map(|_| enter()).collect();
+            assert_eq!(condition.notify(usize::MAX), PLACES + 1, "the dead took a notification");
+            assert!(places.iter().all(|place| condition.wait(*place, &Spin::new(), soon()) && condition.leave(*place)));
+            assert_eq!((condition.notify(usize::MAX), condition.sleepers()), (0, 0));
+            // Its place can be had again: no more are in use than those who wait at a time.
+            let mark = cell.arena().waiters().1.load(Ordering::Relaxed);
+            for _ in 0..20 {
+                let places: Vec<_> = (0..=PLACES).map(|_| enter()).collect();
+                assert!(places.iter().all(|place| !condition.leave(*place)));
+            }
+            assert_eq!(cell.arena().waiters().1.load(Ordering::Relaxed), mark);
+        }),
+    });
+}
+
+fn condition_notify_spilled(run: &mut dyn FnMut(Scenario<'_>)) {
+    let cell = cell();
+    let condition = Condition::new(&cell);
+    let others: Vec<_> = (0..PLACES).map(|_| condition.enter(Identity::current()).unwrap()).collect();
+    thread::scope(|scope| {
+        let wait = || {
+            let place = condition.enter(Identity::current()).unwrap();
+            let notified =
+                eventually_within(Duration::from_secs(30), |until| condition.wait(place, &Spin::new(), until));
+            condition.leave(place) && notified
+        };
+        let waiters = [scope.spawn(wait), scope.spawn(wait)];
+        while condition.sleepers() < PLACES + 2 {
+            thread::yield_now();
+        }
+        asleep();
+        run(Scenario {
+            name: "notify, spilled",
+            prepare: Box::new(know_myself),
+            operation: Box::new(|| assert_eq!(condition.notify(PLACES + 1), PLACES + 1)),
+            check: Box::new(|_, done| {
+                let left = condition.sleepers();
+                assert!(left >= 1 && (!done || left == 1), "{left} left");
+                if left == 1 {
+                    assert!(eventually(|_| waiters.iter().any(taken)), "the notified sleeps on");
+                }
+                assert_eq!(condition.notify(usize::MAX), left);
+                assert!(eventually(|_| waiters.iter().all(taken)), "a waiter sleeps on");
+                assert!(others.iter().all(|place| condition.leave(*place)), "a notification went to nobody");
+            }),
+        });
+        condition.notify(usize::MAX);
+    });
+}
+
 fn barrier_wait(run: &mut dyn FnMut(Scenario<'_>)) {
     let cell = cell();
     let barrier = Barrier::new(cell.word64(0));
@@ -423,7 +570,7 @@ fn barrier_act(run: &mut dyn FnMut(Scenario<'_>)) {
 /// A process makes an arena of its own and uses cells again; ours does not mind.
 fn arena_cells(run: &mut dyn FnMut(Scenario<'_>)) {
     let kept = cell();
-    kept.word64(0).store(7, rsmp_core::atomic::Ordering::Relaxed);
+    kept.word64(0).store(7, Ordering::Relaxed);
     run(Scenario {
         name: "allocate and drop",
         prepare: Box::new(know_myself),
@@ -436,10 +583,93 @@ fn arena_cells(run: &mut dyn FnMut(Scenario<'_>)) {
             arena::forked(pid);
             let cells: Vec<Cell> = (0..50).map(|_| cell()).collect();
             assert!(
-                cells.iter().all(|cell| cell.offset() != kept.offset()
-                    && cell.word64(0).load(rsmp_core::atomic::Ordering::Relaxed) == 0)
+                cells.iter().all(|cell| cell.offset() != kept.offset() && cell.word64(0).load(Ordering::Relaxed) == 0)
             );
-            assert_eq!(kept.word64(0).load(rsmp_core::atomic::Ordering::Relaxed), 7);
+            assert_eq!(kept.word64(0).load(Ordering::Relaxed), 7);
         }),
+    });
+}
+
+const TABLE: usize = participants::CAPACITY * participants::WORDS;
+
+/// A table of participants in a cell, one word of which says that it is full.
+fn with_table(then: impl FnOnce(Participants<'_>)) {
+    let cell = arena::allocate(TABLE * 8 + arena::LINE).unwrap();
+    let words: Vec<&AtomicU64> = (0..TABLE).map(|word| cell.word64(word * 8)).collect();
+    // SAFETY: the words lie one behind the other in the cell, which outlives the table.
+    let words = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(words[0]), TABLE) };
+    then(Participants::new(words, cell.word64(TABLE * 8)));
+}
+
+/// As many more as the table has room for; those of processes that live count, and so does what the dead expected.
+fn check_room(table: Participants<'_>, taken: usize) {
+    let me = Identity::current();
+    let tickets: Vec<_> = (0..participants::CAPACITY - taken).map(|_| table.expect(me, 3).expect("room")).collect();
+    assert_eq!(table.events().map(|events| events.len()), Some(participants::CAPACITY));
+    for ticket in tickets {
+        table.cancel(ticket, me);
+    }
+    assert_eq!(table.events().map(|events| events.len()), Some(taken));
+}
+
+fn participants_expect(run: &mut dyn FnMut(Scenario<'_>)) {
+    with_table(|table| {
+        run(Scenario {
+            name: "expect and cancel",
+            prepare: Box::new(know_myself),
+            operation: Box::new(|| {
+                let me = Identity::current();
+                let ticket = table.expect(me, 7).expect("room");
+                table.cancel(ticket, me);
+            }),
+            check: Box::new(|_, done| {
+                let events = table.events().expect("it is not full");
+                assert!(events.is_empty() || (!done && events == [7]), "{events:?}");
+                check_room(table, events.len());
+            }),
+        });
+    });
+}
+
+fn participants_arrive(run: &mut dyn FnMut(Scenario<'_>)) {
+    with_table(|table| {
+        let me = Identity::current();
+        let ticket = table.expect(me, 7).expect("room");
+        run(Scenario {
+            name: "arrive",
+            prepare: Box::new(know_myself),
+            operation: Box::new(|| assert_eq!(table.arrive(ticket, Identity::current()), Some(7))),
+            check: Box::new(|_, done| {
+                let events = table.events().expect("it is not full");
+                assert!(events.is_empty() || (!done && events == [7]), "{events:?}");
+                // Whoever expected it sees it end.
+                table.cancel(ticket, me);
+                check_room(table, 0);
+            }),
+        });
+    });
+}
+
+/// Looking frees what the dead have left, and is killed doing it.
+fn participants_look(run: &mut dyn FnMut(Scenario<'_>)) {
+    with_table(|table| {
+        let me = Identity::current();
+        // Of this process's id, and begun at another time.
+        let dead = Identity::from_word(me.to_word() ^ (1 << 22)).unwrap();
+        for event in 0..3 {
+            let ticket = table.expect(me, event).expect("room");
+            assert_eq!(table.arrive(ticket, dead), Some(event));
+        }
+        let living = table.expect(me, 9).expect("room");
+        assert_eq!(table.arrive(living, me), Some(9));
+        run(Scenario {
+            name: "look who lives",
+            prepare: Box::new(know_myself),
+            operation: Box::new(|| assert_eq!(table.events(), Some(vec![9]))),
+            check: Box::new(|_, _| {
+                assert_eq!(table.events(), Some(vec![9]));
+                check_room(table, 1);
+            }),
+        });
     });
 }
