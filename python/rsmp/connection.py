@@ -136,6 +136,10 @@ if sys.version_info >= (3, 12):
         """Make the other side prove that it has ``authkey``; see `multiprocessing.connection.deliver_challenge`."""
         _standard.deliver_challenge(connection, authkey, digest_name)
 
+    def answer_challenge(connection: Any, authkey: bytes) -> None:
+        """Prove to the other side that we have ``authkey``; see `multiprocessing.connection.answer_challenge`."""
+        _standard.answer_challenge(connection, authkey)
+
 else:
 
     def deliver_challenge(connection: Any, authkey: bytes) -> None:
@@ -156,10 +160,23 @@ else:
             raise _standard.AuthenticationError("digest received was wrong")
         connection.send_bytes(_standard.WELCOME)
 
+    def answer_challenge(connection: Any, authkey: bytes) -> None:
+        """Prove to the other side that we have ``authkey``, in the format of Python 3.11.
 
-def answer_challenge(connection: Any, authkey: bytes) -> None:
-    """Prove to the other side that we have ``authkey``; see `multiprocessing.connection.answer_challenge`."""
-    _standard.answer_challenge(connection, authkey)
+        Unlike the standard function it raises AuthenticationError, and does so in optimised programs too, for what
+        is no challenge.
+        """
+        import hmac
+
+        if not isinstance(authkey, bytes):
+            raise ValueError(f"Authkey must be bytes, not {type(authkey)!s}")
+        message = connection.recv_bytes(256)
+        if not message.startswith(_standard.CHALLENGE):
+            raise _standard.AuthenticationError("what was received is no challenge")
+        challenge = message[len(_standard.CHALLENGE) :]
+        connection.send_bytes(hmac.new(authkey, challenge, "md5").digest())
+        if connection.recv_bytes(256) != _standard.WELCOME:
+            raise _standard.AuthenticationError("digest sent was rejected")
 
 
 class XmlListener(Listener, _standard.XmlListener):  # type: ignore[name-defined,misc]
