@@ -61,6 +61,8 @@ def stages(python: str) -> Iterator[Stage]:
     yield Stage("lint", "ruff format", [python, "-m", "ruff", "format", "--check"], 60)
     yield Stage("lint", "mypy --strict", [python, "-m", "mypy", "python/rsmp"], 180)
     yield Stage("rust", "cargo test", ["cargo", "test"], 900)
+    loom = ["cargo", "run", "--release", "--quiet", "--manifest-path", "tests/core/loom/Cargo.toml"]
+    yield Stage("rust", "loom models", [*loom, "--target-dir", "target/loom"], 600)
     pytest = [python, "-m", "pytest", "-q", "tests", "--ignore=tests/cpython"]
     yield Stage("python", "rsmp", pytest, 1200)
     oracle = [python, "-m", "pytest", "-q", "tests/behaviour", "--mp=multiprocessing"]

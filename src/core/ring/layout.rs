@@ -49,6 +49,13 @@ impl Commit {
     pub(super) const TURN_AT: usize = offset_of!(Self, turn);
     pub(super) const SLOTS_AT: usize = offset_of!(Self, slots);
 
+    /// Shared memory is zero to begin with; a model has to make its own.
+    #[cfg(rsmp_loom)]
+    pub(super) fn new() -> Self {
+        let word = || AtomicU64::new(0);
+        Self { turn: word(), slots: [[word(), word(), word()], [word(), word(), word()]] }
+    }
+
     /// The mark, read by the side that changes it, under its lock.
     #[inline]
     pub(super) fn own(&self) -> Mark {

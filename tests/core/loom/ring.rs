@@ -1,0 +1,134 @@
+//! As much of a queue as the descriptor's protocol and the sleepers' need: two locks, two marks, and no records.
+
+#[path = "../../../src/core/ring/layout.rs"]
+pub(crate) mod layout;
+#[path = "../../../src/core/ring/ready.rs"]
+mod ready;
+#[path = "../../../src/core/ring/wake.rs"]
+mod wake;
+
+use loom::sync::{Mutex, MutexGuard};
+
+use self::layout::{Commit, Event, Header, Mark, Side};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::sys::descriptor;
+
+type Guard<'a> = MutexGuard<'a, ()>;
+
+#[derive(Debug)]
+pub(crate) struct Ring {
+    header: Header,
+    put: Mutex<()>,
+    get: Mutex<()>,
+    pub(crate) event: descriptor::Event,
+}
+
+fn words<const N: usize>() -> [AtomicU64; N] {
+    core::array::from_fn(|_| AtomicU64::new(0))
+}
+
+fn event() -> Event {
+    Event { generation: AtomicU32::new(0), sleepers: AtomicU32::new(0) }
+}
+
+impl Ring {
+    pub(crate) fn new() -> Self {
+        let side = || Side { mutex: words(), mark: Commit::new() };
+        let header = Header {
+            magic: AtomicU64::new(0),
+            version: AtomicU32::new(0),
+            watched: AtomicU32::new(0),
+            max_items: AtomicU64::new(0),
+            max_bytes: AtomicU64::new(0),
+            table: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+            put: side(),
+            get: side(),
+            items: event(),
+            room: event(),
+            done: AtomicU64::new(0),
+            joined: event(),
+            first_table: words(),
+            slabs: Default::default(),
+        };
+        Self { header, put: Mutex::new(()), get: Mutex::new(()), event: descriptor::Event(AtomicU32::new(0)) }
+    }
+
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn lock_put(&self, _: Deadline) -> Result<Option<Guard<'_>>> {
+        Ok(Some(self.put.lock().expect("no thread panics")))
+    }
+
+    fn lock_get(&self, _: Deadline) -> Result<Option<Guard<'_>>> {
+        Ok(Some(self.get.lock().expect("no thread panics")))
+    }
+
+    fn try_lock_get(&self) -> Result<Option<Guard<'_>>> {
+        Ok(self.get.try_lock().ok())
+    }
+
+    fn marks(&self) -> (Mark, Mark) {
+        (self.header.get.mark.own(), self.header.put.mark.own())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.header.get.mark.read().position == self.header.put.mark.read().position
+    }
+
+    pub(crate) fn is_readable(&self) -> bool {
+        self.event.0.load(Ordering::SeqCst) != 0
+    }
+
+    /// One record, as `put_locked` commits it.
+    pub(crate) fn put(&self) {
+        let guard = self.lock_put(Deadline::NEVER);
+        let tail = self.header.put.mark.own();
+        if self.header.watched.load(Ordering::Acquire) != 0 {
+            self.announce(tail).expect("it cannot fail");
+        }
+        self.header.put.mark.set(next(tail));
+        drop(guard);
+        self.header.items.wake(1);
+    }
+
+    /// One record, as `get_locked` takes it; `false` when there is none.
+    pub(crate) fn try_get(&self) -> bool {
+        let guard = self.lock_get(Deadline::NEVER);
+        let head = self.header.get.mark.own();
+        let tail = self.header.put.mark.read();
+        assert_eq!(tail.position, 8 * tail.items, "a torn mark");
+        let watched = || self.header.watched.load(Ordering::Relaxed) != 0;
+        if head.position == tail.position {
+            if watched() {
+                self.quieten(head).expect("it cannot fail");
+            }
+            return false;
+        }
+        let head = next(head);
+        self.header.get.mark.set(head);
+        if watched() && head.position == tail.position {
+            self.quieten(head).expect("it cannot fail");
+        }
+        drop(guard);
+        if head.position != tail.position {
+            self.header.items.wake(1);
+        }
+        true
+    }
+
+    /// Takes one record, sleeping until there is one.
+    pub(crate) fn get(&self) {
+        while !self.try_get() {
+            self.header.items.sleep(Deadline::NEVER, || self.is_empty());
+        }
+    }
+}
+
+fn next(mark: Mark) -> Mark {
+    Mark { position: mark.position + 8, items: mark.items + 1, bytes: mark.bytes + 1 }
+}
