@@ -52,6 +52,8 @@ def Pool(
     initializer: Callable[..., object] | None = None,
     initargs: Iterable[Any] = (),
     maxtasksperchild: int | None = None,
+    *,
+    retries: int = 0,
 ) -> pool.Pool: ...
 
 @dataclass(frozen=True)

@@ -22,6 +22,16 @@ class WorkerLostError(ProcessError):
 class BrokenPoolError(ProcessError): ...
 
 class Pool(pool.Pool):
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any | None = None,
+        *,
+        retries: int = 0,
+    ) -> None: ...
     def imap(
         self, func: Callable[[_S], _T], iterable: Iterable[_S], chunksize: int | None = 1, buffersize: int | None = None
     ) -> IMapIterator[_T]: ...

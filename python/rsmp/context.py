@@ -167,11 +167,13 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
         initializer: Any = None,
         initargs: Any = (),
         maxtasksperchild: int | None = None,
+        *,
+        retries: int = 0,
     ) -> Any:
-        """Return a pool of ``processes`` worker processes."""
+        """Return a pool of ``processes`` worker processes; ``retries`` as in `rsmp.pool.Pool`."""
         from rsmp.pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        return Pool(processes, initializer, initargs, maxtasksperchild, self.get_context(), retries=retries)
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """Return a ctypes object in shared memory."""

@@ -8,6 +8,7 @@ What differs from the standard module:
   breaks the pool: every result raises `BrokenPoolError`.
 - A result of a terminated pool raises ProcessError where the standard one is waited for without end.
 - `imap` and `imap_unordered` take ``buffersize``.
+- ``Pool(retries=n)`` runs a task again whose worker died.
 
 A subclass with a ``_setup_queues`` of its own (torch, joblib) is the standard pool on the queues that it makes.
 """
@@ -83,9 +84,11 @@ def _how(exitcode: int | None) -> str:
     return f"was killed by {name}"
 
 
-def _lost(pid: int, exitcode: int | None, func: Any, index: int) -> WorkerLostError:
+def _lost(pid: int, exitcode: int | None, retries: int, func: Any, index: int) -> WorkerLostError:
     task = (getattr(func, "__qualname__", None) or repr(func), index)
     message = f"worker process {pid} {_how(exitcode)} while it ran {task[0]} (task {index})"
+    if retries:
+        message += f", as {retries} before it did"
     if exitcode == -9:
         message += "; the kernel does that when memory runs out"
     return WorkerLostError(message, pid, exitcode, task)
@@ -149,9 +152,16 @@ class _TaskQueue:
 
 
 class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
-    """Worker processes that run functions for the caller; see `multiprocessing.pool.Pool`."""
+    """Worker processes that run functions for the caller; see `multiprocessing.pool.Pool`.
+
+    A task whose worker dies is run again, by another worker, up to ``retries`` times before it ends with
+    `WorkerLostError`: it may then have been run, in part or as a whole, more than once. Tasks that raise are not run
+    again. With ``retries``, items travel one by one whatever the chunk size, so that none is run again but the one that
+    was lost, and the pool keeps the pickles of the tasks that are out.
+    """
 
     _engine: _rsmp.PoolEngine | None = None
+    _retries = 0
 
     def __init__(
         self,
@@ -160,12 +170,16 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        *,
+        retries: int = 0,
     ) -> None:
         # There for __del__, whatever happens below.
         self._pool: list[Any] = []
         self._state = INIT
         context = context or _default_context.get_context()
         if getattr(type(self)._setup_queues, "__module__", None) != __name__:
+            if retries:
+                raise ValueError("retries needs the pool's own queues")
             _standard.Pool.__init__(self, processes, initializer, initargs, maxtasksperchild, context)
             return
         self._ctx = context
@@ -178,6 +192,9 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(retries, int) or not 0 <= retries < 2**32:
+            raise ValueError("retries must be a non-negative int")
+        self._retries = retries
         self._processes = processes
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
@@ -218,7 +235,7 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
         return self._engine
 
     def _setup_queues(self) -> None:
-        self._engine = _rsmp.PoolEngine(self._processes)
+        self._engine = _rsmp.PoolEngine(self._processes, retries=self._retries)
         self._cache = self._engine.cache
         self._inqueue: Any = self._engine.channel()
         self._outqueue: Any = self._inqueue
@@ -284,7 +301,7 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
                 util.debug("cleaning up worker %d", process.pid)
                 process.join()
                 # Buried first: if Ctrl-C comes in between, it is found again.
-                stage = engine.bury(process.pid, functools.partial(_lost, process.pid, process.exitcode))
+                stage = engine.bury(process.pid, functools.partial(_lost, process.pid, process.exitcode, self._retries))
                 self._pool.remove(process)
                 self._failures = 0 if stage in ("serving", "left") else self._failures + 1
             if self._failures > self._processes + 1 and engine.serving == 0:
@@ -390,7 +407,9 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
         length = len(iterable)
-        if chunksize is None:
+        if self._retries:
+            chunksize = 1
+        elif chunksize is None:
             chunksize = -(-length // ((len(self._pool) or 1) * 4))
         return iterable, length, chunksize if length else 0
 
@@ -456,6 +475,8 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         if buffersize is not None and buffersize < 1:
             raise ValueError(f"buffersize must be 1+, not {buffersize}")
+        if self._retries:
+            chunksize = 1
         self._start_supervisor()
         result = kind(self)
         self._native().imap(result, func, iterable, chunksize, buffersize)

@@ -1,7 +1,7 @@
 //! Private memory for large buffers that come and go: what is dropped is kept for the next one, while its pages are there.
 //!
 //! Touching fresh pages costs ten times as much as copying into warm ones. What is kept is bounded, and the kernel may
-//! take its pages when memory is short. A forked child inherits what is kept, empty.
+//! take its huge pages when memory is short. A forked child inherits what is kept, empty.
 
 use core::ptr::NonNull;
 

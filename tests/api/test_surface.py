@@ -25,11 +25,13 @@ ADDED = {
     *(
         f"context.{kind}Context.{name}"
         for kind in ("Base", "Fork", "ForkServer", "Spawn")
-        for name in ("Lock", "RLock")
+        for name in ("Lock", "RLock", "Pool")
     ),
-    *(f"context.DefaultContext.{name}" for name in ("Lock", "RLock")),
+    *(f"context.DefaultContext.{name}" for name in ("Lock", "RLock", "Pool")),
+    *(f"pool.Pool{end}" for end in ("", ".__init__")),
     "Lock",
     "RLock",
+    "Pool",
 }
 
 

@@ -151,6 +151,35 @@ fn what_a_dead_worker_leaves() {
 }
 
 #[test]
+fn a_lost_task_goes_out_again_whole() {
+    for wanted in [0, 1 << 20] {
+        let mut pool = pool();
+        let payload = vec![3; 50_000];
+        let slot = publish(&mut pool, &payload).expect("room");
+        let dead = enter(&pool, 100);
+        let lost = claim(&dead);
+        dead.start(&lost).expect("a payload");
+        if wanted > 0 {
+            // It dies with a place of its own for the result, or in the middle of writing over the payload.
+            dead.ask_for_room(&lost, wanted).expect("asked");
+            assert!(collect(&mut pool).is_empty());
+        }
+        dead.write(&lost, &[b"half a result"]).expect("room");
+        let estate = pool.bury(100, &mut Vec::new());
+        assert_eq!(estate.lost, [slot]);
+        assert!(pool.publish_again(slot, &vec![0; 2 << 20]).is_err(), "it never was that long");
+        pool.publish_again(slot, &payload).expect("room");
+        let worker = enter(&pool, 101);
+        let again = claim(&worker);
+        assert_eq!(again.kind, 7);
+        assert_eq!(worker.start(&again).expect("a payload"), payload);
+        finish(&worker, &again, 4, b"result");
+        assert_eq!(collect(&mut pool), [(Collected { slot, outcome: 4 }, b"result".to_vec())]);
+        assert_eq!(pool.in_use(), 0);
+    }
+}
+
+#[test]
 fn closing_lets_the_tasks_finish() {
     let mut pool = pool();
     let worker = enter(&pool, 100);

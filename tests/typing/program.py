@@ -49,7 +49,7 @@ def queues() -> None:
 
 
 def pools() -> None:
-    with mp.Pool(2) as pool:
+    with mp.Pool(2, retries=1) as pool:
         assert_type(pool.map(text, [1, 2]), list[str])
         assert_type(pool.apply_async(text, (1,)), AsyncResult[str])
         for found in pool.imap(text, range(3), buffersize=10):

@@ -305,6 +305,21 @@ impl Dispatcher {
         Ok(Place { place: place as u64, len })
     }
 
+    /// Publishes the task in `slot`, which its worker has lost, again: its payload, of which a part may be overwritten by a
+    /// result, is `payload` once more. Wakes nobody (`Board::ring`).
+    pub fn publish_again(&self, slot: u32, payload: &[u8]) -> Result<()> {
+        let at = self.board.layout.slot(slot);
+        let (place, capacity) =
+            self.memory[slot as usize].map_or((at + SLOT_INLINE, INLINE), |block| (block.place, block.capacity));
+        if payload.len() > capacity {
+            return Err(Error::invalid("publish a task again", "it has grown"));
+        }
+        self.board.copy_in(place as u64, &[payload])?;
+        self.board.region.word64(at + SLOT_LEN).store(payload.len() as u64, Ordering::Relaxed);
+        self.enqueue(slot);
+        Ok(())
+    }
+
     /// Gives a slot and its memory back, once its result has been read or its task is lost.
     pub fn release(&mut self, slot: u32) {
         if let Some(block) = self.memory[slot as usize].take() {

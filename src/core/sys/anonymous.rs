@@ -33,6 +33,8 @@ static SMALL: AtomicU32 = AtomicU32::new(0);
 pub struct Anonymous {
     base: NonNull<u8>,
     len: usize,
+    /// In huge pages, for the most part.
+    huge: bool,
 }
 
 // SAFETY: an address range belongs to the process, not to a thread.
@@ -66,13 +68,13 @@ impl Anonymous {
                 let _ = rustix::mm::munmap(end.cast::<c_void>(), slack - skip);
             }
         }
-        let memory = Self { base: NonNull::new(base).ok_or_else(none)?, len };
+        let mut memory = Self { base: NonNull::new(base).ok_or_else(none)?, len, huge: false };
         memory.populate();
         Ok(memory)
     }
 
     /// Takes the pages: huge ones, where those are quick to be had.
-    fn populate(&self) {
+    fn populate(&mut self) {
         let mut done = 0;
         if self.len >= HUGE_PAGE {
             let small = SMALL.load(Ordering::Relaxed);
@@ -83,8 +85,10 @@ impl Anonymous {
                 let started = processor_time();
                 let _ = self.advise(0, HUGE_PAGE, Advice::LinuxPopulateWrite);
                 done = HUGE_PAGE;
+                self.huge = true;
                 if processor_time().saturating_sub(started) > SLOW {
                     SMALL.store(UNTRIED, Ordering::Relaxed);
+                    self.huge = false;
                     let _ = self.advise(done, self.len - done, Advice::LinuxNoHugepage);
                 }
             }
@@ -107,12 +111,15 @@ impl Anonymous {
         self.len == 0
     }
 
-    /// Gives up the contents until `reclaim`: the kernel may take the pages when memory is short, and a forked child gets
-    /// zeros in their place, so that they need not be copied when they are written again.
+    /// Gives up the contents until `reclaim`: a forked child gets zeros in their place, so that they need not be copied when
+    /// they are written again, and the kernel may take huge pages when memory is short. With small ones it would cost
+    /// more to say so than to copy what comes next.
     pub fn offer(&self) {
         // Advice not taken only costs time.
         let _ = self.advise(0, self.len, Advice::LinuxWipeOnFork);
-        let _ = self.advise(0, self.len, Advice::LinuxFree);
+        if self.huge {
+            let _ = self.advise(0, self.len, Advice::LinuxFree);
+        }
     }
 
     /// Makes the contents matter again. On failure a forked child would not have them.

@@ -27,6 +27,8 @@ pub(super) struct Desk {
     books: Mutex<Books>,
     board: Arc<Board>,
     workers: u32,
+    /// How often a task is run again after its worker was lost.
+    retries: u32,
 }
 
 struct Books {
@@ -44,6 +46,15 @@ struct Ticket {
     call: Call,
     function: Option<u64>,
     bytes: usize,
+    again: Option<Again>,
+}
+
+/// What running a task again takes.
+struct Again {
+    /// How often it still may be.
+    left: u32,
+    /// The payload: a worker that dies may have begun to write its result over the one on the board.
+    payload: Vec<u8>,
 }
 
 /// A function that is pickled by name: the same object wherever it arrives, so once is enough.
@@ -71,12 +82,12 @@ pub(super) struct Lost {
 }
 
 impl Desk {
-    pub(super) fn new(workers: u32) -> rsmp_core::Result<Self> {
+    pub(super) fn new(workers: u32, retries: u32) -> rsmp_core::Result<Self> {
         // Replacements start before the records of the dead are vacant, and a few more may be added by hand.
         let dispatcher = Dispatcher::create(workers * 2 + 8)?;
         let board = Arc::clone(dispatcher.board());
         let books = Books { dispatcher, tickets: Vec::new(), functions: Vec::new(), bytes: 0 };
-        Ok(Self { books: Mutex::new(books), board, workers })
+        Ok(Self { books: Mutex::new(books), board, workers, retries })
     }
 
     pub(super) fn board(&self) -> &Arc<Board> {
@@ -150,13 +161,18 @@ impl Desk {
         let inside = if stored.is_some() { 0 } else { FUNCTION_INSIDE };
         let kind = call as u32 | inside | u32::from(encoded.tag()) << TAG_SHIFT;
         let len = total(parts.as_slice());
+        let again = match self.retries {
+            0 => None,
+            left => Some(Again { left, payload: joined(parts.as_slice())? }),
+        };
         let mut books = self.books.lock();
         let room = stored.and_then(|stored| books.stored(stored.id)?.room).unwrap_or(0);
         let task = Task { kind, function: stored, len, room };
         let Some(reserved) = books.dispatcher.reserve(&task).map_err(Failure::from)? else { return Ok(false) };
         let bytes = books.dispatcher.held(reserved.slot);
         books.bytes += bytes;
-        let ticket = Ticket { job: Arc::clone(job), index, call, function: stored.map(|stored| stored.id), bytes };
+        let function = stored.map(|stored| stored.id);
+        let ticket = Ticket { job: Arc::clone(job), index, call, function, bytes, again };
         if len > LONG as u64 {
             drop(books);
             let written = block::aside(py, || reserved.write(&self.board, parts.as_slice()));
@@ -238,8 +254,8 @@ impl Desk {
         interrupted
     }
 
-    /// Settles what a dead worker leaves. Returns the tasks that died with it, how far it had come, and
-    /// what was raised meanwhile.
+    /// Settles what a dead worker leaves. Returns the tasks that died with it and are not run again, how far it had come,
+    /// and what was raised meanwhile.
     pub(super) fn bury(
         &self,
         py: Python<'_>,
@@ -249,8 +265,12 @@ impl Desk {
         let mut finished = Vec::new();
         let mut books = self.books.lock();
         let estate = books.dispatcher.bury(pid, &mut finished);
-        let lost = estate.lost.iter().filter_map(|&slot| books.redeem(slot)).collect::<Vec<_>>();
+        let (again, lost): (Vec<_>, Vec<_>) = estate.lost.iter().partition(|&&slot| books.run_again(slot));
+        let lost = lost.into_iter().filter_map(|slot| books.redeem(slot)).collect::<Vec<_>>();
         drop(books);
+        if !again.is_empty() {
+            self.board.ring(again.len() as u32);
+        }
         let outcome = self.hand_over(py, &finished, &mut each);
         let lost = lost.into_iter().map(|ticket| Lost { job: ticket.job, index: ticket.index }).collect();
         (lost, estate.stage, outcome)
@@ -304,6 +324,17 @@ impl Books {
         self.tickets[slot] = Some(ticket);
     }
 
+    /// Publishes a lost task again. `false`: it has been often enough.
+    fn run_again(&mut self, slot: u32) -> bool {
+        let ticket = self.tickets.get_mut(slot as usize).and_then(Option::as_mut);
+        let Some(again) = ticket.and_then(|ticket| ticket.again.as_mut()) else { return false };
+        if again.left == 0 {
+            return false;
+        }
+        again.left -= 1;
+        self.dispatcher.publish_again(slot, &again.payload).is_ok()
+    }
+
     /// Takes a task out of the books.
     fn redeem(&mut self, slot: u32) -> Option<Ticket> {
         self.dispatcher.release(slot);
@@ -340,6 +371,16 @@ fn decode(py: Python<'_>, outcome: u32, bytes: &[u8], interrupt: &mut Option<PyE
             Err(error) => Ending::failed(py, error),
         },
     }
+}
+
+/// The parts one behind the other, in memory of this process.
+fn joined(parts: &[&[u8]]) -> PyResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pickle::make_room(&mut bytes, total(parts) as usize)?;
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    Ok(bytes)
 }
 
 /// Whether pickling `function` only names it: a plain function, a class, a function of an extension module.

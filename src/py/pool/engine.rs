@@ -65,15 +65,15 @@ pub(crate) struct PoolEngine {
 
 #[pymethods]
 impl PoolEngine {
-    /// An engine for so many worker processes, or threads.
+    /// An engine for so many worker processes, or threads. A task whose process ends is run again up to `retries` times.
     #[new]
-    #[pyo3(signature = (workers, threads=false))]
-    fn new(py: Python<'_>, workers: u32, threads: bool) -> PyResult<Self> {
+    #[pyo3(signature = (workers, threads=false, retries=0))]
+    fn new(py: Python<'_>, workers: u32, threads: bool, retries: u32) -> PyResult<Self> {
         let pid = process::pid();
         let backend = if threads {
             Backend::Threads(Shop::new(workers))
         } else {
-            Backend::Processes(Desk::new(workers).map_err(Failure::from)?)
+            Backend::Processes(Desk::new(workers, retries).map_err(Failure::from)?)
         };
         Ok(Self {
             pid,
