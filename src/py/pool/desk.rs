@@ -19,8 +19,8 @@ use crate::{block, pickle};
 const FUNCTIONS: usize = 32;
 /// Room for results is guessed up to this size; larger ones are asked for.
 const GUESSED: usize = 16 << 20;
-/// Memory that may be on its way, unless each worker has less than two tasks: as a pipe that fills up. What is used again
-/// soon is warm, and its pages are there.
+/// Memory that may be on its way, unless the workers have no more than a task each and half of them a second one: as a pipe
+/// that fills up. What is used again soon is warm, and its pages are there.
 const BUDGET: usize = 8 << 20;
 
 pub(super) struct Desk {
@@ -310,7 +310,7 @@ impl Books {
     }
 
     fn has_room(&self, workers: u32) -> bool {
-        self.dispatcher.has_room() && (self.bytes < BUDGET || self.dispatcher.in_use() < workers * 2)
+        self.dispatcher.has_room() && (self.bytes < BUDGET || self.dispatcher.in_use() < workers + workers.div_ceil(2))
     }
 
     fn issue(&mut self, slot: u32, ticket: Ticket) {
