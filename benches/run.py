@@ -161,6 +161,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the suite."""
     options = arguments()
+    # Ended from outside, it still says what it has.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = options.libraries.split(",")
     libraries = [name for name in names if harness.library(name).available()]
     for name in names:
