@@ -131,7 +131,7 @@ fn visit_by(make: Make, approach: &mut dyn FnMut(&Stepped) -> Visit) -> Option<V
         let begun = Instant::now();
         let place = Place { name, steps: visit.steps };
         check(pid, visit.done);
-        assert!(begun.elapsed() < patient(Duration::from_secs(2)), "{name}: the survivor took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < patient(Duration::from_secs(5)), "{name}: the survivor took {:?}", begun.elapsed());
         core::mem::forget(place);
         outcome = Some(visit);
     });
@@ -182,7 +182,8 @@ fn main() {
         };
         let length = trace.length();
         // Longer ones go through a table, an entry like the other.
-        let stride = if full { length.div_ceil(LONG) } else { (length / visited).max(1) };
+        let wanted = if length > LONG { visited.div_ceil(4) } else { visited };
+        let stride = if full { length.div_ceil(LONG) } else { (length / wanted).max(1) };
         let mut at = 0;
         // The survey's own.
         let mut here = 1;
