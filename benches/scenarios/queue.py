@@ -102,7 +102,7 @@ def stream_numpy(library: Library, count: int) -> float:
     return stream_array(library, count, 8)
 
 
-@case("stream, numpy 64 MiB", count=5, needs="queue", module="numpy")
+@case("stream, numpy 64 MiB", count=10, needs="queue", module="numpy")
 def stream_large_numpy(library: Library, count: int) -> float:
     return stream_array(library, count, 64)
 

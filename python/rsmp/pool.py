@@ -204,16 +204,7 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
         self._failures = 0
         self._setup_queues()
         self._taskqueue = _TaskQueue(self)
-        try:
-            self._repopulate_pool()
-        except Exception:
-            self._native().terminate()
-            for process in self._pool:
-                if process.exitcode is None:
-                    process.terminate()
-            for process in self._pool:
-                process.join()
-            raise
+        # All that can be is made before the first fork: each page written after one is copied.
         self._terminate = util.Finalize(
             self,
             _terminate,
@@ -221,6 +212,17 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
             exitpriority=15,
         )
         self._native().on_exit(functools.partial(_maintain, weakref.ref(self)))
+        try:
+            self._repopulate_pool()
+        except Exception:
+            self._terminate.cancel()
+            self._native().terminate()
+            for process in self._pool:
+                if process.exitcode is None:
+                    process.terminate()
+            for process in self._pool:
+                process.join()
+            raise
         self._watch()
         self._state = RUN
 
@@ -274,6 +276,7 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
         maxtasksperchild: int | None,
         wrap_exception: bool,
     ) -> None:
+        made = []
         for _ in range(processes - len(pool)):
             process = Process(
                 ctx,
@@ -282,6 +285,8 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
             )
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = True
+            made.append(process)
+        for process in made:
             process.start()
             pool.append(process)
             util.debug("added worker")

@@ -347,7 +347,7 @@ def workers_killed_at_random_while_they_return_results(ctx):
     seed = int(os.environ.get("RSMP_SEED", random.randrange(1 << 30)))
     print("seed", seed)
     chance = random.Random(seed)
-    seconds = float(os.environ.get("RSMP_STRESS", 1.5))
+    seconds = float(os.environ.get("RSMP_STRESS", 7.0))
     count = 400
     runs, runners = (ctx.Array("i", count, lock=False) for _ in range(2))
     begun = time.monotonic()

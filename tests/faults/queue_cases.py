@@ -213,7 +213,7 @@ def relay(source, target):
 def producers_and_consumers_are_killed_at_random(ctx):
     """Every item that comes through is whole and comes once."""
     seed = int(os.environ.get("RSMP_SEED", random.randrange(1 << 30)))
-    seconds = float(os.environ.get("RSMP_STRESS", 2.0))
+    seconds = float(os.environ.get("RSMP_STRESS", 7.0))
     print("seed", seed)
     chance = random.Random(seed)
     # Bounded, lest it outgrow the memory where this program is slow.

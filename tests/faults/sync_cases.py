@@ -236,7 +236,7 @@ def sync_at_random(condition, event, semaphore, seed):
 def users_are_killed_at_random(ctx):
     """Whatever the dead were doing, the living notify, set, release and acquire without being held up."""
     seed = int(os.environ.get("RSMP_SEED", random.randrange(1 << 30)))
-    seconds = float(os.environ.get("RSMP_STRESS", 1.5))
+    seconds = float(os.environ.get("RSMP_STRESS", 7.0))
     print("seed", seed)
     chance = random.Random(seed)
     lock = ctx.Lock()

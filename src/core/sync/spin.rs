@@ -21,10 +21,12 @@ const FIRST: usize = 40_000;
 const LONGEST: usize = 50_000;
 const SHORTEST: usize = 20_000;
 const NONE: usize = 3_000;
-/// A spin is tried again after this many waits without,
+/// A spin is tried again after this many waits without.
 const RETRY: usize = 32;
-/// or, when the last one gave way to somebody who kept the CPU, after this many: with more work than CPUs each try
-/// costs a time slice.
+/// When the last one gave way to somebody who kept the CPU, that was a moment's work of the system, or there is more work
+/// than CPUs and each try costs a time slice: each time that it happens again, so many times more waits go without,
+const CROWDED: usize = 4;
+/// up to this many. Each spin that pays off takes one back.
 const RETRY_CROWDED: usize = 2_000;
 /// Looks between two times of giving way, if there is another CPU.
 const LOOKS: u32 = 4;
@@ -34,6 +36,8 @@ const LOOKS: u32 = 4;
 pub struct Spin {
     /// Nanoseconds to spin; below `NONE`, how many waits have gone without.
     budget: AtomicUsize,
+    /// How many waits go without when a spin gives way to somebody who keeps the CPU.
+    pause: AtomicUsize,
 }
 
 impl Default for Spin {
@@ -45,7 +49,7 @@ impl Default for Spin {
 impl Spin {
     #[must_use]
     pub const fn new() -> Self {
-        Self { budget: AtomicUsize::new(FIRST) }
+        Self { budget: AtomicUsize::new(FIRST), pause: AtomicUsize::new(RETRY) }
     }
 
     /// Calls `ready` until it gives a value, for as long as is worth it.
@@ -73,7 +77,7 @@ impl Spin {
             cpu::give_way();
             let now = clock::now();
             if now - before >= LONGEST as u64 {
-                self.budget.store(NONE - 1 - RETRY_CROWDED, Ordering::Relaxed);
+                self.step_back();
                 return ready();
             }
             if now - start >= budget as u64 {
@@ -84,8 +88,22 @@ impl Spin {
         }
     }
 
+    /// The CPU was gone for long.
+    #[cold]
+    fn step_back(&self) {
+        let pause = self.pause.load(Ordering::Relaxed);
+        self.pause.store((pause * CROWDED).min(RETRY_CROWDED), Ordering::Relaxed);
+        self.budget.store(NONE - 1 - pause, Ordering::Relaxed);
+    }
+
     /// `took` is how long a spin that paid off lasted.
     fn learn(&self, budget: usize, took: Option<usize>) {
+        if took.is_some() {
+            let pause = self.pause.load(Ordering::Relaxed);
+            if pause > RETRY {
+                self.pause.store(pause - 1, Ordering::Relaxed);
+            }
+        }
         let next = match took {
             // Twice what it took, approached by half.
             Some(took) if took < LONGEST => usize::midpoint(budget, (took * 2).clamp(SHORTEST, LONGEST)),
@@ -137,6 +155,40 @@ mod tests {
             None
         );
         assert!(looks > 0);
+    }
+
+    /// Waits that go without a spin until one is tried again.
+    fn waits_without(spin: &Spin) -> usize {
+        let mut looks = 0_usize;
+        for waits in 0.. {
+            let _ = spin.until(Deadline::NEVER, || {
+                looks += 1;
+                Some(())
+            });
+            if looks > 0 {
+                return waits;
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn a_crowd_that_stays_is_tried_less_and_less() {
+        let spin = Spin::new();
+        let tries: Vec<_> = (0..6)
+            .map(|_| {
+                spin.step_back();
+                waits_without(&spin)
+            })
+            .collect();
+        // One wait finds that it is time again, and the spin that paid off took one back.
+        assert_eq!(tries[..3], [RETRY + 1, RETRY * CROWDED, (RETRY * CROWDED - 1) * CROWDED]);
+        assert_eq!(tries[5], RETRY_CROWDED);
+        for _ in 0..RETRY_CROWDED {
+            assert_eq!(spin.until(Deadline::NEVER, || Some(())), Some(()));
+        }
+        spin.step_back();
+        assert_eq!(waits_without(&spin), RETRY + 1, "the crowd has gone");
     }
 
     #[test]
