@@ -195,6 +195,8 @@ def judge(
 
 
 def main() -> int:
+    # A shell that runs this in the background has it ignored, and so would every test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("patterns", nargs="*")
     parser.add_argument("--python", default=sys.executable, help="the interpreter, with rsmp installed")
