@@ -10,9 +10,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from rsmp import _rsmp, _stdlib, reduction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from typing import Any
 
 from rsmp import _rsmp, _stdlib
 from rsmp.reduction import share_descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 

@@ -15,10 +15,13 @@ import sys
 import threading
 import time
 from traceback import format_exc
-from typing import Any
 
 from rsmp import _stdlib, connection, process, shared_memory
 from rsmp.context import _default_context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 

@@ -11,9 +11,12 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
 
 from rsmp import _stdlib, context, process, util
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 reduction: Any = context.reduction

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import Any
 
 from rsmp import _rsmp, _stdlib, heap
 from rsmp.context import _default_context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 

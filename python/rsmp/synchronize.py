@@ -11,9 +11,11 @@ call, and nothing is left when every process is killed. What is free is taken wi
 
 from __future__ import annotations
 
-from typing import Any
-
 from rsmp import _rsmp, _stdlib, context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _standard = _stdlib.mirror(__name__)
 
