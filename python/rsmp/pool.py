@@ -68,10 +68,6 @@ class BrokenPoolError(_ProcessError):  # type: ignore[misc,valid-type]
     """No worker of the pool gets past its start; the cause is the last traceback of the initializer."""
 
 
-def _terminated() -> Exception:
-    return _ProcessError("the pool was terminated before the result was there")
-
-
 def _how(exitcode: int | None) -> str:
     import signal
 
@@ -299,7 +295,7 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
         """Settle what workers that have ended leave, and start others in their place."""
         engine = self._native()
         with self._maintenance:
-            if self._state == TERMINATE:
+            if self._state == TERMINATE or engine.is_terminated:
                 return
             exited = [process for process in self._pool if process.exitcode is not None]
             for process in exited:

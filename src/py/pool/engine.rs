@@ -125,6 +125,12 @@ impl PoolEngine {
         }
     }
 
+    /// Whether the pool is at its end: at the interpreter's, too, when the pool object does not know.
+    #[getter]
+    fn is_terminated(&self) -> bool {
+        self.terminated()
+    }
+
     /// Jobs that are not complete.
     #[getter]
     fn outstanding(&self) -> usize {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt};
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 use rsmp_core::Deadline;
 use rsmp_core::pool::{Closing, Stage};
 use rsmp_core::sys::poll;
@@ -145,7 +146,8 @@ impl PoolEngine {
                 Err(PyErr::from_value(value.into_bound(py)))
             }
             None => {
-                Err(super::module(py)?.getattr("_terminated")?.call0().map_or_else(|error| error, PyErr::from_value))
+                let class = super::module(py)?.getattr("_ProcessError")?.cast_into::<PyType>()?;
+                Err(PyErr::from_type(class, "the pool was terminated before the result was there"))
             }
         }
     }

@@ -117,6 +117,9 @@ impl PoolEngine {
     }
 
     fn call_on_exit(&self, py: Python<'_>) -> PyResult<()> {
+        if self.terminated() {
+            return Ok(());
+        }
         let callback = self.on_exit.lock().as_ref().map(|callback| callback.clone_ref(py));
         if let Some(callback) = callback {
             callback.call0(py)?;
