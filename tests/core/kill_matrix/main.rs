@@ -12,10 +12,13 @@
 #![allow(unsafe_code, clippy::print_stdout, clippy::unwrap_used)]
 
 mod approach;
+mod arenas;
+mod locks;
+mod meetings;
 mod pools;
 mod queues;
 mod stepper;
-mod syncs;
+mod survivor;
 
 use core::time::Duration;
 use std::sync::OnceLock;
@@ -170,7 +173,7 @@ fn main() {
     queues::warm_up();
     let mut points = 0;
     let mut operations = 0;
-    for (name, make) in queues::ALL.iter().chain(syncs::ALL).chain(pools::ALL) {
+    for (name, make) in [queues::ALL, locks::ALL, meetings::ALL, arenas::ALL, pools::ALL].into_iter().flatten() {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
