@@ -12,7 +12,7 @@ use core::time::Duration;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::memory::PAGE;
+use super::memory::{Mapping, PAGE};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::error::{Error, Kind, Result};
 
@@ -31,16 +31,10 @@ static SMALL: AtomicU32 = AtomicU32::new(0);
 /// Private memory of this process, in whole pages.
 #[derive(Debug)]
 pub struct Anonymous {
-    base: NonNull<u8>,
-    len: usize,
+    mapping: Mapping,
     /// In huge pages, for the most part.
     huge: bool,
 }
-
-// SAFETY: an address range belongs to the process, not to a thread.
-unsafe impl Send for Anonymous {}
-// SAFETY: as above; the methods only hand out addresses and advise the kernel.
-unsafe impl Sync for Anonymous {}
 
 impl Anonymous {
     /// At least `len` bytes, zero, with their pages there: taking them one by one at the first touch costs several times
@@ -68,7 +62,9 @@ impl Anonymous {
                 let _ = rustix::mm::munmap(end.cast::<c_void>(), slack - skip);
             }
         }
-        let mut memory = Self { base: NonNull::new(base).ok_or_else(none)?, len, huge: false };
+        let base = NonNull::new(base).ok_or_else(none)?;
+        // SAFETY: of the mapping made above exactly this range is left, and nobody else knows of it.
+        let mut memory = Self { mapping: unsafe { Mapping::from_raw(base, len) }, huge: false };
         memory.populate();
         Ok(memory)
     }
@@ -76,12 +72,12 @@ impl Anonymous {
     /// Takes the pages: huge ones, where those are quick to be had.
     fn populate(&mut self) {
         let mut done = 0;
-        if self.len >= HUGE_PAGE {
+        if self.len() >= HUGE_PAGE {
             let small = SMALL.load(Ordering::Relaxed);
             if small > 0 {
                 SMALL.store(small - 1, Ordering::Relaxed);
             } else {
-                let _ = self.advise(0, self.len, Advice::LinuxHugepage);
+                let _ = self.advise(0, self.len(), Advice::LinuxHugepage);
                 let started = processor_time();
                 let _ = self.advise(0, HUGE_PAGE, Advice::LinuxPopulateWrite);
                 done = HUGE_PAGE;
@@ -89,26 +85,26 @@ impl Anonymous {
                 if processor_time().saturating_sub(started) > SLOW {
                     SMALL.store(UNTRIED, Ordering::Relaxed);
                     self.huge = false;
-                    let _ = self.advise(done, self.len - done, Advice::LinuxNoHugepage);
+                    let _ = self.advise(done, self.len() - done, Advice::LinuxNoHugepage);
                 }
             }
         }
-        let _ = self.advise(done, self.len - done, Advice::LinuxPopulateWrite);
+        let _ = self.advise(done, self.len() - done, Advice::LinuxPopulateWrite);
     }
 
     #[must_use]
     pub fn base(&self) -> NonNull<u8> {
-        self.base
+        self.mapping.base()
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.mapping.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.mapping.is_empty()
     }
 
     /// Gives up the contents until `reclaim`: a forked child gets zeros in their place, so that they need not be copied when
@@ -116,30 +112,24 @@ impl Anonymous {
     /// more to say so than to copy what comes next.
     pub fn offer(&self) {
         // Advice not taken only costs time.
-        let _ = self.advise(0, self.len, Advice::LinuxWipeOnFork);
+        let _ = self.advise(0, self.len(), Advice::LinuxWipeOnFork);
         if self.huge {
-            let _ = self.advise(0, self.len, Advice::LinuxFree);
+            let _ = self.advise(0, self.len(), Advice::LinuxFree);
         }
     }
 
     /// Makes the contents matter again. On failure a forked child would not have them.
     pub fn reclaim(&self) -> Result<()> {
-        self.advise(0, self.len, Advice::LinuxKeepOnFork).map_err(|errno| Error::os("keep memory across a fork", errno))
+        self.advise(0, self.len(), Advice::LinuxKeepOnFork)
+            .map_err(|errno| Error::os("keep memory across a fork", errno))
     }
 
     /// That the kernel is too old for an advice, or out of memory just now, is no error where its outcome is not looked at:
     /// pages come at the first touch, too.
     fn advise(&self, offset: usize, len: usize, advice: Advice) -> rustix::io::Result<()> {
-        debug_assert!(offset + len <= self.len);
+        debug_assert!(offset + len <= self.len());
         // SAFETY: the range lies in this mapping. Advice changes no contents but of what `offer` has given up.
-        unsafe { rustix::mm::madvise(self.base.as_ptr().add(offset).cast::<c_void>(), len, advice) }
-    }
-}
-
-impl Drop for Anonymous {
-    fn drop(&mut self) {
-        // SAFETY: `new` mapped exactly this range, and nothing that borrows it outlives `self`.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
+        unsafe { rustix::mm::madvise(self.base().as_ptr().add(offset).cast::<c_void>(), len, advice) }
     }
 }
 

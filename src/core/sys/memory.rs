@@ -141,7 +141,7 @@ pub unsafe fn own_bytes<'a>(address: NonNull<u8>, len: usize) -> &'a [u8] {
     unsafe { slice::from_raw_parts(address.as_ptr(), len) }
 }
 
-/// A shared, writable mapping of the first `len` bytes of a memory file.
+/// A writable mapping, unmapped when dropped: of the first `len` bytes of a memory file, shared, or what `from_raw` was given.
 ///
 /// `len` may lie beyond the end of the file: the address range is then reserved, and becomes usable as the file grows.
 #[derive(Debug)]
