@@ -156,7 +156,7 @@ else:
             raise ValueError(f"Authkey must be bytes, not {type(authkey)!s}")
         message = _standard.os.urandom(_standard.MESSAGE_LENGTH)
         connection.send_bytes(_standard.CHALLENGE + message)
-        digest = hmac.new(authkey, message, "md5").digest()
+        digest = hmac.digest(authkey, message, "md5")
         response = connection.recv_bytes(256)
         if not hmac.compare_digest(response, digest):
             connection.send_bytes(_standard.FAILURE)
@@ -177,7 +177,7 @@ else:
         if not message.startswith(_standard.CHALLENGE):
             raise _standard.AuthenticationError("what was received is no challenge")
         challenge = message[len(_standard.CHALLENGE) :]
-        connection.send_bytes(hmac.new(authkey, challenge, "md5").digest())
+        connection.send_bytes(hmac.digest(authkey, challenge, "md5"))
         if connection.recv_bytes(256) != _standard.WELCOME:
             raise _standard.AuthenticationError("digest sent was rejected")
 

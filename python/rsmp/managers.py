@@ -11,12 +11,13 @@ import importlib
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
 from traceback import format_exc
 
-from rsmp import _stdlib, connection, process, shared_memory
+from rsmp import _child, _stdlib, connection, process, shared_memory
 from rsmp.context import _default_context
 
 TYPE_CHECKING = False
@@ -46,6 +47,9 @@ _PARENT_CHECK = 0.5
 _ACCEPT_PAUSE = 0.02
 """Seconds until a server accepts again after it could not."""
 
+_SOCKET_LISTENERS = (connection.Listener, connection.XmlListener)
+"""Listeners whose `accept` does not wait when their socket is ready."""
+
 _ANSWERS = (StopIteration, queue.Empty, queue.Full)
 """Exceptions that say what there is to say without a traceback."""
 
@@ -69,16 +73,11 @@ class Server(_standard.Server):  # type: ignore[name-defined,misc]
 
     def serve_forever(self) -> None:
         """Serve until told to stop, or until the process that started this one is gone."""
-        self.stop_event = threading.Event()
         process.current_process()._manager_server = self
         try:
-            threading.Thread(target=self.accepter, daemon=True).start()
-            try:
-                while not self.stop_event.wait(_PARENT_CHECK):
-                    if self._starter is not None and not self._starter.is_alive():
-                        break
-            except (KeyboardInterrupt, SystemExit):
-                pass
+            self._serve()
+        except (KeyboardInterrupt, SystemExit):
+            pass
         finally:
             if sys.stdout != sys.__stdout__:
                 util.debug("resetting stdout, stderr")
@@ -86,16 +85,49 @@ class Server(_standard.Server):  # type: ignore[name-defined,misc]
                 sys.stderr = sys.__stderr__
             sys.exit(0)
 
+    def _serve(self) -> None:
+        if type(self).accepter is Server.accepter and type(self.listener) in _SOCKET_LISTENERS:
+            # In this thread: in a process that is just starting, one more is what costs most.
+            self._accept_until_stopped(self.listener._listener._socket)
+            return
+        self.stop_event = threading.Event()
+        threading.Thread(target=self.accepter, daemon=True).start()
+        while not self.stop_event.wait(_PARENT_CHECK):
+            if self._starter is not None and not self._starter.is_alive():
+                break
+
+    def _accept_until_stopped(self, listening: Any) -> None:
+        self.stop_event = _Stop(listening)
+        listening.setblocking(False)
+        awaited = [listening] if self._starter is None else [listening, self._starter._sentinel]
+        while connection.wait(awaited) == [listening] and not self.stop_event.is_set():
+            self._accept()
+
     def accepter(self) -> None:
         """Start a thread for each connection."""
         while True:
-            try:
-                conn = self.listener.accept()
-            except OSError:
-                # Most likely out of descriptors: let some be closed.
-                time.sleep(_ACCEPT_PAUSE)
-                continue
-            threading.Thread(target=self.handle_request, args=(conn,), daemon=True).start()
+            self._accept()
+
+    def _accept(self) -> None:
+        try:
+            conn = self.listener.accept()
+        except BlockingIOError:
+            # The client has gone again.
+            return
+        except OSError:
+            # Most likely out of descriptors: let some be closed.
+            time.sleep(_ACCEPT_PAUSE)
+            return
+        threading.Thread(target=self.handle_request, args=(conn,), daemon=True).start()
+
+    def shutdown(self, c: Any) -> None:
+        """Stop the server, after an answer."""
+        try:
+            util.debug("manager received shutdown message")
+            c.send(("#RETURN", None))
+        finally:
+            self.stop_event.set()
+        sys.exit(0)  # this thread: the caller would answer once more
 
     def serve_client(self, conn: Any) -> None:
         """Answer the proxies of one thread of one process until it closes the connection."""
@@ -147,6 +179,21 @@ class Server(_standard.Server):  # type: ignore[name-defined,misc]
         return "#PROXY", (exposed, _standard.Token(typeid, self.address, ident))
 
 
+class _Stop(threading.Event):
+    """Set when a server is to stop, which also wakes whoever waits for its next client."""
+
+    def __init__(self, listening: Any) -> None:
+        super().__init__()
+        self._listening = listening
+
+    def set(self) -> None:
+        super().set()
+        try:  # noqa: SIM105 (contextlib is an import)
+            self._listening.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already
+
+
 def _with_traceback(error: Exception) -> Any:
     """Return ``error``, to be pickled with the frames of the method that raised it if there are any."""
     traceback = error.__traceback__ and error.__traceback__.tb_next
@@ -189,22 +236,16 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
     def start(self, initializer: Any = None, initargs: Any = ()) -> None:
         """Start the server process, in which ``initializer(*initargs)`` is called first."""
         self._check_initial("server")
-        if self._address is None and self._serializer == "pickle":
-            # In the abstract namespace: nothing to remove, whoever dies first. The key is what keeps others out.
-            self._address = f"\0rsmp-manager-{os.urandom(16).hex()}"
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        reader, writer = connection.Pipe(duplex=False)
-        self._process = self._ctx.Process(
-            target=type(self)._run_server,
-            args=(self._registry, self._address, self._authkey, self._serializer, writer, initializer, initargs),
-        )
-        ident = ":".join(str(i) for i in self._process._identity)
-        self._process.name = type(self).__name__ + "-" + ident
-        self._process.start()
-        writer.close()
-        self._address = reader.recv()
-        reader.close()
+        own_address = self._address is None and self._serializer == "pickle"
+        if own_address:
+            # In the abstract namespace: nothing to remove, whoever dies first. The key is what keeps others out.
+            self._address = f"\0rsmp-manager-{os.urandom(16).hex()}"
+        if own_address and initializer is None and self._may_listen_first():
+            self._start_listening()
+        else:
+            self._start_and_wait(initializer, initargs)
         self._state.value = _standard.State.STARTED
         self.shutdown = util.Finalize(
             self,
@@ -212,6 +253,55 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
             args=(self._process, self._address, self._authkey, self._state, self._Client, self._shutdown_timeout),
             exitpriority=0,
         )
+
+    def _may_listen_first(self) -> bool:
+        """Whether this process may make the server that its fork is to be, and nobody would see the difference."""
+        cls = type(self)
+        return (
+            getattr(self._ctx.Process, "_start_method", None) == "fork"
+            and cls._Server is Server
+            and cls._run_server.__func__ is BaseManager._run_server.__func__  # type: ignore[attr-defined]
+            and listener_client["pickle"][0] is connection.Listener
+            # Another thread's child would have the listening socket too: connecting to a dead server would wait.
+            and threading.active_count() == 1
+        )
+
+    def _start_listening(self) -> None:
+        """Start a server that listens already: it need not be waited for, and has less to do in its first moments."""
+        server = self._Server(self._registry, self._address, self._authkey, self._serializer)
+        held = _child.admits_interrupts()
+        if held:
+            # The server ignores Ctrl-C as soon as it runs.
+            _child.hold_interrupts()
+        try:
+            self._start_process(_serve_forked, server, held)
+        finally:
+            server.listener.close()
+            if held:
+                _child.admit_interrupts()
+        self._address = server.address
+
+    def _start_and_wait(self, initializer: Any, initargs: Any) -> None:
+        reader, writer = connection.Pipe(duplex=False)
+        self._start_process(
+            type(self)._run_server,
+            self._registry,
+            self._address,
+            self._authkey,
+            self._serializer,
+            writer,
+            initializer,
+            initargs,
+        )
+        writer.close()
+        self._address = reader.recv()
+        reader.close()
+
+    def _start_process(self, target: Any, *args: Any) -> None:
+        self._process = self._ctx.Process(target=target, args=args)
+        ident = ":".join(str(i) for i in self._process._identity)
+        self._process.name = type(self).__name__ + "-" + ident
+        self._process.start()
 
     @classmethod
     def _run_server(
@@ -279,6 +369,15 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         """Make ``typeid`` a type of this manager, with a method of that name unless ``create_method`` is false."""
         proxytype = AutoProxy if proxytype is None else _proxy_types.get(proxytype, proxytype)
         super().register(typeid, callable, proxytype, exposed, method_to_typeid, create_method)
+
+
+def _serve_forked(server: Server, held: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if held:
+        _child.admit_interrupts()
+    server._starter = process.parent_process()
+    util.info("manager serving at %r", server.address)
+    server.serve_forever()
 
 
 def _ask_to_stop(conn: Any, authkey: bytes, timeout: float) -> None:
@@ -556,7 +655,7 @@ class _SharedMemoryTracker(_standard._SharedMemoryTracker):  # type: ignore[name
         segment.unlink()
 
 
-class SharedMemoryServer(Server, _standard.SharedMemoryServer):  # type: ignore[name-defined,misc]
+class SharedMemoryServer(_standard.SharedMemoryServer, Server):  # type: ignore[name-defined,misc]
     """A server that unlinks the segments of its manager when it stops."""
 
     def __init__(self, registry: dict[str, Any], address: Any, authkey: bytes, serializer: str) -> None:

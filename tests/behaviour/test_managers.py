@@ -265,6 +265,22 @@ def test_a_killed_server(ctx):
     manager.shutdown()
 
 
+def test_ctrl_c_does_not_reach_a_server_that_just_started(ctx):
+    for _ in range(5):
+        manager = ctx.Manager()
+        os.kill(manager._process.pid, signal.SIGINT)
+        assert manager.list([1])[:] == [1]
+        manager.shutdown()
+
+
+def test_a_server_killed_before_it_serves(ctx):
+    manager = ctx.Manager()
+    os.kill(manager._process.pid, signal.SIGKILL)
+    with pytest.raises((EOFError, ConnectionError, FileNotFoundError)):
+        manager.list()
+    manager.shutdown()
+
+
 PARENT = """if 1:
     import os, time
     import {library}.managers
