@@ -208,6 +208,10 @@ impl Ring {
 
     /// Gives back the memory that a queue keeps between bursts. For calls that found it empty for a while.
     pub fn rest(&self) -> Result<()> {
+        if self.slabs().fresh() > 0 {
+            // What a process that died had asked for is nobody's.
+            self.sweep()?;
+        }
         let header = self.header();
         let drained = header.get.mark.read().position.saturating_sub(1);
         if self.slabs().idle() == 0 && !self.is_wasteful(drained, drained, 1) {

@@ -34,7 +34,7 @@ use crate::atomic::Ordering;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::shm::growing::Growing;
-use crate::shm::slab::{Owner, Slabs};
+use crate::shm::slab::{Mapped, Owner, Slabs};
 use crate::sync::spin::Spin;
 use crate::sys::descriptor;
 use crate::sys::process::Identity;
@@ -64,6 +64,7 @@ pub struct Ring {
     item_spin: Spin,
     room_spin: Spin,
     pace: Pace,
+    mapped: Mapped,
 }
 
 impl Ring {
@@ -98,7 +99,15 @@ impl Ring {
     }
 
     fn over(file: Growing, event: OwnedFd, limits: Limits) -> Self {
-        Self { file, event, limits, item_spin: Spin::new(), room_spin: Spin::new(), pace: Pace::new() }
+        Self {
+            file,
+            event,
+            limits,
+            item_spin: Spin::new(),
+            room_spin: Spin::new(),
+            pace: Pace::new(),
+            mapped: Mapped::default(),
+        }
     }
 
     /// The memory file, for passing to another process.
@@ -193,7 +202,7 @@ impl Ring {
     }
 
     fn slabs(&self) -> Slabs<'_> {
-        Slabs { file: &self.file, header: &self.header().slabs }
+        Slabs { file: &self.file, header: &self.header().slabs, mapped: &self.mapped }
     }
 
     fn owner() -> Owner {

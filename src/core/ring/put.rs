@@ -83,11 +83,11 @@ impl Ring {
             self.tidy()?;
             self.await_slab(len as u64);
         }
-        let slab = self.slabs().allocate(len as u64, Self::owner())?;
+        let (slab, filled) = self.slabs().allocate_for(parts, len as u64, Self::owner())?;
         let body = Body::Slab { ring: self, index: slab.index, len: len as u64, taken: AtomicBool::new(false) };
         let parcel = Parcel { tag, body };
         let mut offset = slab.offset;
-        for part in parts {
+        for part in if filled { &[] } else { parts } {
             self.copy_in(offset, part)?;
             offset += part.len() as u64;
         }

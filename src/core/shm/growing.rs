@@ -69,6 +69,19 @@ impl Growing {
         memory::allocate(&self.file, offset, len)
     }
 
+    /// As `allocate` for whole pages without memory, with `parts` at their start.
+    pub fn allocate_filled(&self, offset: u64, len: u64, parts: &[&[u8]]) -> Result<()> {
+        memory::allocate_filled(&self.file, offset, len, parts)
+    }
+
+    /// Maps the pages of `[offset, offset + len)`, which are usable and within one extent, before they are filled.
+    pub fn touch(&self, offset: u64, len: u64) {
+        if let Ok(address) = self.pointer(offset, len) {
+            // SAFETY: the range was checked to lie in a mapping.
+            unsafe { memory::touch(address, len as usize) };
+        }
+    }
+
     /// Gives the pages of `[offset, offset + len)` back to the system.
     pub fn give_back(&self, offset: u64, len: u64) -> Result<()> {
         memory::give_back(&self.file, offset, len)

@@ -45,6 +45,9 @@ pub const QUEUED: u32 = 2;
 pub const LEASED: u32 = 3;
 pub const RING: u32 = 4;
 
+/// From this length on, fresh memory is written to by a system call. Less is soon used again, and then lacks its page tables.
+const WRITTEN: u64 = 4 << 20;
+
 /// How long a section of the memory lock may keep others waiting before they give up (its holder was stopped).
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -79,7 +82,7 @@ pub struct Header {
     made: AtomicU64,
     /// Bytes of memory that free slabs hold.
     idle: AtomicU64,
-    /// Bytes of fresh memory put behind slabs since the last sweep.
+    /// Bytes of fresh memory asked for since the last sweep.
     fresh: AtomicU64,
     /// A process died in the middle of something: a sweep may find slabs that nobody refers to.
     pub untidy: AtomicU32,
@@ -96,6 +99,30 @@ pub struct Header {
 pub struct Slabs<'a> {
     pub file: &'a Growing,
     pub header: &'a Header,
+    pub mapped: &'a Mapped,
+}
+
+/// The first slabs whose pages this process has mapped, so that filling one takes no page faults. Not shared, and a hint:
+/// where it is wrong, there are faults, or advice that changes nothing.
+#[derive(Debug, Default)]
+pub struct Mapped([AtomicU64; 4]);
+
+impl Mapped {
+    /// Adds slab `index`; whether it was there.
+    fn insert(&self, index: u32) -> bool {
+        let Some((word, bit)) = self.place(index) else { return false };
+        word.load(Ordering::Relaxed) & bit != 0 || word.fetch_or(bit, Ordering::Relaxed) & bit != 0
+    }
+
+    fn remove(&self, index: u32) {
+        if let Some((word, bit)) = self.place(index) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    fn place(&self, index: u32) -> Option<(&AtomicU64, u64)> {
+        Some((self.0.get(index as usize / 64)?, 1 << (index % 64)))
+    }
 }
 
 /// A slab that this process holds.
@@ -150,6 +177,29 @@ impl Descriptor {
 impl<'a> Slabs<'a> {
     /// A slab of at least `len` bytes with memory behind all of them, `BUILDING` and owned by `owner`.
     pub fn allocate(&self, len: u64, owner: Owner) -> Result<Slab> {
+        self.claim(len, owner, |start, fresh| self.file.allocate(start, fresh))
+    }
+
+    /// As `allocate`, for `parts` of `len` bytes in all. `true`: they are in it, because it had no memory yet.
+    pub fn allocate_for(&self, parts: &[&[u8]], len: u64, owner: Owner) -> Result<(Slab, bool)> {
+        if len < WRITTEN {
+            return Ok((self.allocate(len, owner)?, false));
+        }
+        let mut filled = false;
+        let slab = self.claim(len, owner, |start, fresh| {
+            filled = fresh >= len;
+            if filled { self.file.allocate_filled(start, fresh, parts) } else { self.file.allocate(start, fresh) }
+        })?;
+        if filled {
+            self.mapped.remove(slab.index);
+        } else if !self.mapped.insert(slab.index) {
+            self.file.touch(slab.offset, len);
+        }
+        Ok((slab, filled))
+    }
+
+    /// A slab of at least `len` bytes; what it lacks of them, from an offset on, `back` makes usable.
+    fn claim(&self, len: u64, owner: Owner, back: impl FnOnce(u64, u64) -> Result<()>) -> Result<Slab> {
         if len > LARGEST {
             return Err(Error::new("allocate shared memory", Kind::OutOfMemory));
         }
@@ -177,12 +227,13 @@ impl<'a> Slabs<'a> {
         let backed = descriptor.backed();
         let wanted = len.next_multiple_of(PAGE as u64);
         if backed < wanted {
-            if let Err(error) = self.file.allocate(offset + backed, wanted - backed) {
+            // Before it is: should this process die in between, the sweep has something to look for.
+            self.header.fresh.fetch_add(wanted - backed, Ordering::Relaxed);
+            if let Err(error) = back(offset + backed, wanted - backed) {
                 self.undo(index, end)?;
                 return Err(error);
             }
             descriptor.backed.store(wanted, Ordering::Release);
-            self.header.fresh.fetch_add(wanted - backed, Ordering::Relaxed);
         }
         Ok(Slab { index, offset })
     }
@@ -248,7 +299,7 @@ impl<'a> Slabs<'a> {
         self.header.idle.load(Ordering::Relaxed)
     }
 
-    /// Bytes of fresh memory put behind slabs since the last sweep.
+    /// Bytes of fresh memory asked for since the last sweep.
     #[must_use]
     pub fn fresh(&self) -> u64 {
         self.header.fresh.load(Ordering::Relaxed)
@@ -275,6 +326,11 @@ impl<'a> Slabs<'a> {
         for index in 0..self.made() {
             let descriptor = self.descriptor(index)?;
             if descriptor.state.load(Ordering::Acquire) != FREE && !live(index, descriptor) {
+                if descriptor.backed() == 0 {
+                    // It may have got some when its owner died.
+                    let class = descriptor.class.load(Ordering::Relaxed) as usize;
+                    self.file.give_back(descriptor.offset(), size(class))?;
+                }
                 descriptor.state.store(FREE, Ordering::Release);
             }
         }
@@ -412,6 +468,8 @@ fn chunk_of(index: u32) -> (usize, usize) {
 mod tests {
     use super::*;
 
+    use crate::sys::memory;
+
     const ME: Owner = 1;
 
     fn file() -> Growing {
@@ -442,7 +500,8 @@ mod tests {
     #[test]
     fn slabs_are_apart_and_reused_last_in_first_out() {
         let file = file();
-        let slabs = Slabs { file: &file, header: header(&file) };
+        let mapped = Mapped::default();
+        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
         let taken: Vec<_> = (1..200).map(|n| (n * 1000, slabs.allocate(n * 1000, ME).expect("slab"))).collect();
         let mut ranges: Vec<_> = taken.iter().map(|(len, slab)| (slab.offset, slab.offset + len)).collect();
         ranges.sort_unstable();
@@ -461,7 +520,8 @@ mod tests {
     #[test]
     fn a_sweep_frees_what_nobody_refers_to() {
         let file = file();
-        let slabs = Slabs { file: &file, header: header(&file) };
+        let mapped = Mapped::default();
+        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
         let kept = slabs.allocate(20_000, ME).expect("slab");
         let lost = slabs.allocate(20_000, ME).expect("slab");
         slabs.sweep(|index, _| index == kept.index).expect("sweep");
@@ -470,9 +530,31 @@ mod tests {
     }
 
     #[test]
+    fn fresh_slabs_are_filled_as_they_are_made_and_warm_ones_are_not() {
+        let file = file();
+        let mapped = Mapped::default();
+        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
+        let len = WRITTEN as usize + 12_345;
+        let numbered: Vec<u8> = (0..=255).cycle().take(len).collect();
+        let parts: Vec<&[u8]> = numbered.chunks(7000).flat_map(|part| [part, &[]]).collect();
+        let (slab, filled) = slabs.allocate_for(&parts, len as u64, ME).expect("slab");
+        assert!(filled);
+        let address = file.pointer(slab.offset, len as u64).expect("mapped");
+        // SAFETY: allocated, and this test's alone.
+        assert_eq!(unsafe { memory::own_bytes(address, len) }, numbered);
+        assert!(memory::size(file.file()).expect("size").is_multiple_of(PAGE as u64));
+        slabs.free(slab.index, true).expect("free");
+        let (again, filled) = slabs.allocate_for(&[&numbered[1..]], len as u64 - 1, ME).expect("slab");
+        assert_eq!((again.index, filled), (slab.index, false));
+        // SAFETY: as above.
+        assert_eq!(unsafe { memory::own_bytes(address, len) }, numbered);
+    }
+
+    #[test]
     fn memory_that_cannot_be_had_is_an_error_and_nothing_is_lost() {
         let file = file();
-        let slabs = Slabs { file: &file, header: header(&file) };
+        let mapped = Mapped::default();
+        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
         assert_eq!(*slabs.allocate(u64::MAX, ME).expect_err("too large").kind(), Kind::OutOfMemory);
         assert!(slabs.allocate(LARGEST, ME).is_err());
         assert!(slabs.allocate(1 << 20, ME).is_ok());

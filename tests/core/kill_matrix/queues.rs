@@ -15,6 +15,7 @@ pub(crate) const ALL: &[Maker] = &[
     ("queue: put into a new table", put_grow_table),
     ("queue: put a slab", put_slab),
     ("queue: put a warm slab", put_warm_slab),
+    ("queue: put a slab that is written as it is made", put_large_slab),
     ("queue: get", get),
     ("queue: get the last, bounded and watched", get_bounded),
     ("queue: get many", get_many),
@@ -155,6 +156,12 @@ fn put_slab(run: &mut dyn FnMut(Scenario<'_>)) {
     let ring = Ring::create(Limits::default()).unwrap();
     fill(&ring, 0..1, 50);
     putting(run, "put a slab", &ring, 1, 1, 20_000);
+}
+
+fn put_large_slab(run: &mut dyn FnMut(Scenario<'_>)) {
+    let ring = Ring::create(Limits::default()).unwrap();
+    fill(&ring, 0..1, 50);
+    putting(run, "put a slab that is written as it is made", &ring, 1, 1, 5_000_000);
 }
 
 fn put_warm_slab(run: &mut dyn FnMut(Scenario<'_>)) {
