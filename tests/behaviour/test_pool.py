@@ -1,19 +1,12 @@
-"""Pools beyond the contract: dying workers, values that do not travel, subclasses, odd ends. See test_contract_pool."""
+"""Pools beyond the contract: values that do not travel, odd iterables, subclasses, threads. See test_contract_pool."""
 
-import contextlib
-import gc
 import itertools
 import os
 import queue
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
-import time
-import weakref
 
 import pytest
+from pool_helpers import make, sleep, square, wait_until
 
 from under_test import mp as library
 from under_test import submodule
@@ -23,50 +16,12 @@ pool_module = submodule("pool")
 rsmp_only = pytest.mark.rsmp_only
 
 
-@contextlib.contextmanager
-def make(ctx, *args, **options):
-    pool = ctx.Pool(*args, **options)
-    try:
-        yield pool
-        pool.close()
-        pool.join()
-    finally:
-        pool.terminate()
-        pool.join()
-
-
-def wait_until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def square(x):
-    return x * x
-
-
 def identity(x):
     return x
 
 
 def pid_of(_):
     return os.getpid()
-
-
-def die_on_three(x):
-    if x == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
-
-
-def leave(code):
-    os._exit(code)
-
-
-def sleep(seconds):
-    time.sleep(seconds)
-    return seconds
 
 
 def leave_by_exception(kind):
@@ -108,108 +63,6 @@ class Counter:
 
     def method(self, x):
         return self(x)
-
-
-def fail_to_start():
-    raise RuntimeError("no database")
-
-
-def fail_once(flag):
-    if not flag.is_set():
-        flag.set()
-        raise RuntimeError("only the first one")
-
-
-# Workers that die.
-
-
-@rsmp_only("the standard pool waits for ever for the results of a dead worker")
-class TestDeath:
-    def test_exactly_its_task_fails(self, ctx):
-        with make(ctx, 2) as pool:
-            results = [pool.apply_async(die_on_three, (n,)) for n in range(50)]
-            for n, result in enumerate(results):
-                if n != 3:
-                    assert result.get(10) == n
-            with pytest.raises(pool_module.WorkerLostError) as caught:
-                results[3].get(10)
-            assert isinstance(caught.value, library.ProcessError)
-            assert caught.value.exitcode == -signal.SIGKILL
-            assert caught.value.pid not in (None, os.getpid())
-            assert caught.value.task == ("die_on_three", 0)
-            assert "SIGKILL" in str(caught.value)
-            wait_until(lambda: len(pool._pool) == 2)
-            assert pool.map(square, range(10)) == [n * n for n in range(10)]
-
-    def test_a_map_and_an_imap_report_it(self, ctx):
-        with make(ctx, 2) as pool:
-            started = time.monotonic()
-            with pytest.raises(pool_module.WorkerLostError):
-                pool.map(die_on_three, range(6), chunksize=1)
-            iterator = pool.imap(die_on_three, range(6))
-            assert [next(iterator) for _ in range(3)] == [0, 1, 2]
-            with pytest.raises(pool_module.WorkerLostError):
-                next(iterator)
-            assert list(iterator) == [4, 5]
-            found, lost = [], 0
-            iterator = pool.imap_unordered(die_on_three, range(6))
-            for _ in range(6):
-                try:
-                    found.append(next(iterator))
-                except pool_module.WorkerLostError:
-                    lost += 1
-            assert (sorted(found), lost) == ([0, 1, 2, 4, 5], 1)
-            assert time.monotonic() - started < 8
-
-    def test_within_a_second(self, ctx):
-        with make(ctx, 1) as pool:
-            pool.apply(square, (1,))
-            started = time.monotonic()
-            with pytest.raises(pool_module.WorkerLostError) as caught:
-                pool.apply(leave, (7,))
-            assert caught.value.exitcode == 7
-            assert time.monotonic() - started < 1
-            assert pool.apply(square, (2,)) == 4
-
-    def test_an_idle_worker_is_replaced(self, ctx):
-        with make(ctx, 2) as pool:
-            pool.apply_async(square, (1,)).get(10)
-            victim = pool._pool[0].pid
-            os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: victim not in [process.pid for process in pool._pool] and len(pool._pool) == 2)
-            assert pool.map(square, range(8)) == [n * n for n in range(8)]
-
-    def test_callbacks_hear_of_it(self, ctx):
-        with make(ctx, 1) as pool:
-            heard = queue.Queue()
-            pool.apply_async(leave, (3,), callback=heard.put, error_callback=heard.put)
-            assert isinstance(heard.get(timeout=10), pool_module.WorkerLostError)
-
-    def test_many_deaths(self, ctx):
-        with make(ctx, 3) as pool:
-            results = [
-                pool.apply_async(leave, (1,)) if n % 5 == 0 else pool.apply_async(square, (n,)) for n in range(30)
-            ]
-            for n, result in enumerate(results):
-                if n % 5 == 0:
-                    with pytest.raises(pool_module.WorkerLostError):
-                        result.get(20)
-                else:
-                    assert result.get(20) == n * n
-
-    def test_a_failing_initializer_breaks_the_pool(self, ctx):
-        pool = ctx.Pool(2, fail_to_start)
-        with pytest.raises(pool_module.BrokenPoolError) as caught:
-            pool.apply(square, (1,))
-        assert "no database" in str(caught.value.__cause__)
-        with pytest.raises(pool_module.BrokenPoolError):
-            pool.apply_async(square, (1,)).get(10)
-        pool.terminate()
-        pool.join()
-
-    def test_an_initializer_may_fail_now_and_then(self, ctx):
-        with make(ctx, 2, fail_once, (ctx.Event(),)) as pool:
-            assert pool.map(square, range(10)) == [n * n for n in range(10)]
 
 
 # Values that do not travel.
@@ -423,44 +276,7 @@ def test_a_subclass_with_workers_of_its_own(ctx):
         pool.join()
 
 
-# The end.
-
-
-@rsmp_only("the standard one is waited for without end")
-def test_a_result_of_a_terminated_pool_says_so(ctx):
-    pool = ctx.Pool(1)
-    result = pool.apply_async(sleep, (60,))
-    iterator = pool.imap(sleep, [60])
-    waiting = []
-
-    def wait():
-        with pytest.raises(library.ProcessError, match="terminated") as caught:
-            result.get()
-        waiting.append(caught)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    time.sleep(0.1)
-    pool.terminate()
-    thread.join(10)
-    assert waiting
-    with pytest.raises(library.ProcessError, match="terminated"):
-        next(iterator)
-    assert not result.ready()
-    pool.join()
-
-
-def test_terminate_in_a_callback(ctx):
-    pool = ctx.Pool(2)
-    done = threading.Event()
-
-    def callback(_):
-        pool.terminate()
-        done.set()
-
-    pool.apply_async(square, (2,), callback=callback)
-    assert done.wait(20)
-    pool.join()
+# Threads.
 
 
 def test_submitting_in_a_callback(ctx):
@@ -482,100 +298,6 @@ def test_a_callback_that_raises(ctx):
     with make(ctx, 1) as pool:
         results = [pool.apply_async(square, (n,), callback=lambda _: 1 / 0) for n in range(3)]
         assert [result.get(10) for result in results] == [0, 1, 4]
-
-
-@rsmp_only("the standard pool, collected while its handlers are at work, can wait for them for ever")
-def test_a_pool_that_nobody_holds_is_ended(ctx):
-    pool = ctx.Pool(1)
-    assert pool.apply_async(square, (2,)).get(10) == 4
-    processes = list(pool._pool)
-    gone = weakref.ref(pool)
-    with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
-        del pool
-        gc.collect()
-    assert gone() is None
-    for process in processes:
-        process.join(10)
-        assert process.exitcode is not None
-
-
-def test_a_worker_that_ignores_sigterm_is_ended_all_the_same(ctx):
-    if library.__name__ == "multiprocessing":
-        pytest.skip("the standard pool waits for it")
-    pool = ctx.Pool(1, signal.signal, (signal.SIGTERM, signal.SIG_IGN))
-    result = pool.apply_async(sleep, (60,))
-    time.sleep(0.2)
-    assert not result.ready()
-    started = time.monotonic()
-    pool.terminate()
-    pool.join()
-    assert time.monotonic() - started < 10
-
-
-def run(source, *arguments, **options):
-    program = textwrap.dedent(source)
-    environment = {
-        **os.environ,
-        "RSMP_UNDER_TEST": library.__name__,
-        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
-    }
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env=environment,
-        **options,
-    )
-
-
-LIVE = """
-    import sys, time
-    from under_test import mp
-    if __name__ == "__main__":
-        pool = mp.get_context(sys.argv[1]).Pool(2)
-        {work}
-        print("end", flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-    "work",
-    [
-        "pool.map(abs, range(10))",
-        "result = pool.map_async(time.sleep, [30] * 5, 1)",
-        "result = pool.imap(time.sleep, iter([30] * 5))",
-        "result = pool.apply_async(abs, (1,), callback=print)",
-    ],
-)
-def test_the_interpreter_ends_with_a_live_pool(ctx, work):
-    done = run(LIVE.format(work=work), ctx.get_start_method())
-    assert done.returncode == 0
-    assert "end" in done.stdout
-
-
-INTERRUPTED = """
-    import os, signal, sys, threading, time
-    from under_test import mp
-    if __name__ == "__main__":
-        pool = mp.get_context(sys.argv[1]).Pool(2)
-        pool.map(abs, range(10))
-        threading.Timer(0.5, os.killpg, (os.getpgrp(), signal.SIGINT)).start()
-        try:
-            pool.map(time.sleep, [20] * 4)
-        except KeyboardInterrupt:
-            print("interrupted", flush=True)
-            raise
-"""
-
-
-@rsmp_only("each of the standard workers prints its own traceback")
-def test_an_interrupt_ends_a_program_with_one_traceback(ctx):
-    started = time.monotonic()
-    done = run(INTERRUPTED, ctx.get_start_method(), start_new_session=True)
-    assert "interrupted" in done.stdout
-    assert done.stderr.count("Traceback") == 1, done.stderr
-    assert time.monotonic() - started < 10
 
 
 @rsmp_only("the standard pool never answers in a forked child")
@@ -626,9 +348,6 @@ def test_many_threads_on_one_pool(ctx):
         for thread in threads:
             thread.join(60)
         assert not failures
-
-
-# Threads.
 
 
 def test_a_thread_pool_pickles_nothing(mp):

@@ -1,0 +1,11 @@
+"""What the tests of processes share."""
+
+
+def do_nothing():
+    pass
+
+
+def started(ctx, target, *args, **options):
+    process = ctx.Process(target=target, args=args, **options)
+    process.start()
+    return process
