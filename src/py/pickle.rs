@@ -36,6 +36,7 @@ static IDLE: LazyLock<ArrayQueue<Machine>> = LazyLock::new(|| ArrayQueue::new(KE
 /// The same with protocol 5 and a `buffer_callback`.
 static IDLE_APART: LazyLock<ArrayQueue<Machine>> = LazyLock::new(|| ArrayQueue::new(KEPT));
 static STANDARD: PyOnceLock<Standard> = PyOnceLock::new();
+static UNUSED: PyOnceLock<Option<Unused>> = PyOnceLock::new();
 /// `ForkingPickler` with its own methods in place.
 static UNCHANGED: Known = Known::nothing();
 
@@ -49,6 +50,17 @@ struct Standard {
     reducers: Py<Reducers>,
     pickler: Py<PyAny>,
     protocol: u8,
+    loads: Py<PyAny>,
+}
+
+/// The standard `reduction` while nobody has used a name in it, and so nobody has replaced one. Reading does not make it
+/// execute then: it imports more than all else that a spawned worker needs.
+struct Unused {
+    module: Py<PyAny>,
+    /// The class it has until then.
+    deferred: Py<PyAny>,
+    /// The names of `multiprocessing.context`.
+    context: Py<PyDict>,
     loads: Py<PyAny>,
 }
 
@@ -233,7 +245,7 @@ pub(crate) fn protocol(py: Python<'_>) -> PyResult<Option<u8>> {
 /// The object that `data` is the pickle of.
 pub(crate) fn loads<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     if let Some(value) = pickled::read(data)
-        && standard(py)?.replaced(py)?.is_none()
+        && let Reader::Own(_) = reader(py)?
     {
         return scalar::to_object(py, value);
     }
@@ -243,10 +255,9 @@ pub(crate) fn loads<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, Py
 /// As `loads`, from any object with the buffer protocol; it is let go of when this returns.
 pub(crate) fn loads_from<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = data.py();
-    let standard = standard(py)?;
-    match standard.replaced(py)? {
-        Some(class) => class.call_method1(intern!(py, "loads"), (data,)),
-        None => standard.loads.bind(py).call1((data,)),
+    match reader(py)? {
+        Reader::Own(loads) => loads.call1((data,)),
+        Reader::Replaced(class) => class.call_method1(intern!(py, "loads"), (data,)),
     }
 }
 
@@ -255,7 +266,30 @@ pub(crate) fn loads_with<'py>(data: &Bound<'py, PyAny>, buffers: &Bound<'py, PyL
     let py = data.py();
     let arguments = PyDict::new(py);
     arguments.set_item(intern!(py, "buffers"), buffers)?;
-    standard(py)?.loads.bind(py).call((data,), Some(&arguments))
+    let loads = match reader(py)? {
+        Reader::Own(loads) => loads,
+        Reader::Replaced(_) => standard(py)?.loads.bind(py),
+    };
+    loads.call((data,), Some(&arguments))
+}
+
+/// What reads pickles.
+enum Reader<'py> {
+    /// The interpreter's function.
+    Own(&'py Bound<'py, PyAny>),
+    /// The class in the place of `ForkingPickler`.
+    Replaced(Bound<'py, PyAny>),
+}
+
+fn reader(py: Python<'_>) -> PyResult<Reader<'_>> {
+    if STANDARD.get(py).is_none()
+        && let Some(unused) = UNUSED.get_or_try_init(py, || Unused::find(py))?
+        && unused.is_still(py)?
+    {
+        return Ok(Reader::Own(unused.loads.bind(py)));
+    }
+    let standard = standard(py)?;
+    Ok(standard.replaced(py)?.map_or_else(|| Reader::Own(standard.loads.bind(py)), Reader::Replaced))
 }
 
 /// Makes room for `more` bytes: where there is no memory for a message, that is the message's error, not the program's end.
@@ -271,6 +305,34 @@ pub(crate) fn recycle(scratch: &mut Vec<u8>) {
 
 fn standard(py: Python<'_>) -> PyResult<&Standard> {
     STANDARD.get_or_try_init(py, || Standard::load(py))
+}
+
+impl Unused {
+    fn find(py: Python<'_>) -> PyResult<Option<Self>> {
+        let borrowed = py.import("rsmp._stdlib")?;
+        let (module, deferred) = (borrowed.call_method1("load", ("reduction",))?, borrowed.getattr("_Deferred")?);
+        let loads = py.import("_pickle")?.getattr("loads")?;
+        let modules = py.import("sys")?.getattr("modules")?;
+        if let Some(pickle) = modules.cast::<PyDict>()?.get_item("pickle")?
+            && !pickle.getattr("loads")?.is(&loads)
+        {
+            return Ok(None);
+        }
+        let context = borrowed.call_method1("load", ("context",))?.getattr("__dict__")?.cast_into::<PyDict>()?;
+        Ok(Some(Self {
+            module: module.unbind(),
+            deferred: deferred.unbind(),
+            context: context.unbind(),
+            loads: loads.unbind(),
+        }))
+    }
+
+    /// Whether the module is as it was, and is what the context knows by its name.
+    fn is_still(&self, py: Python<'_>) -> PyResult<bool> {
+        let module = self.module.bind(py);
+        Ok(module.get_type().is(&self.deferred)
+            && self.context.bind(py).get_item(intern!(py, "reduction"))?.is_some_and(|known| known.is(module)))
+    }
 }
 
 const METHODS: [&str; 3] = ["__init__", "dumps", "loads"];

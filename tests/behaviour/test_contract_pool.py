@@ -1,11 +1,11 @@
 """What Pool and ThreadPool promise, for each start method."""
 
-import contextlib
 import os
 import threading
 import time
 
 import pytest
+from pool_helpers import make
 
 from under_test import mp as library
 from under_test import submodule
@@ -69,19 +69,6 @@ def generate(limit, problem_at=None):
         if n == problem_at:
             raise RuntimeError("the iterable failed")
         yield n
-
-
-@contextlib.contextmanager
-def make(ctx, *args, **options):
-    """A pool that is closed and joined when the test is done with it."""
-    pool = ctx.Pool(*args, **options)
-    try:
-        yield pool
-        pool.close()
-        pool.join()
-    finally:
-        pool.terminate()
-        pool.join()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -10,24 +9,13 @@ import time
 from typing import Any
 
 import pytest
+from pool_helpers import make
 
 from under_test import submodule
 
 pool_module = submodule("pool")
 
 pytestmark = pytest.mark.rsmp_only("the standard pool waits for ever for the results of a dead worker")
-
-
-@contextlib.contextmanager
-def make(ctx: Any, *args: Any, **options: Any) -> Any:
-    pool = ctx.Pool(*args, **options)
-    try:
-        yield pool
-        pool.close()
-        pool.join()
-    finally:
-        pool.terminate()
-        pool.join()
 
 
 def note(folder: Any, item: Any) -> int:

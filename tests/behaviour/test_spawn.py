@@ -340,6 +340,26 @@ if __name__ == "__main__":
     assert sorted(eval(loaded)) == sorted(f"multiprocessing.{name}" for name in names)
 
 
+def test_a_lean_worker(tmp_path):
+    """What a spawned worker does not import to run functions of plain values."""
+    if library.__name__ != "rsmp":
+        pytest.skip("rsmp's own bound")
+    program = """
+import sys
+import rsmp
+def heavy(_):
+    return [name for name in ("socket", "subprocess", "selectors", "pickle", "tempfile", "re") if name in sys.modules]
+def registered(number):
+    rsmp.reduction.ForkingPickler.register(complex, lambda value: (complex, (value.real, 9)))
+    return complex(number)
+if __name__ == "__main__":
+    with rsmp.get_context("spawn").Pool(1) as pool:
+        print(pool.map(heavy, range(3)), pool.map(registered, [1]), pool.apply(heavy, [0])[0])
+"""
+    ran = run_program(tmp_path, program)
+    assert (ran.stdout, ran.stderr) == ("[[], [], []] [(1+9j)] socket\n", "")
+
+
 def test_what_lives_to_the_end_of_a_spawned_child_is_finalized(tmp_path):
     """Files that nobody closed are written out, cycles of objects are taken apart, as in any program that ends."""
     program = """
