@@ -1,0 +1,204 @@
+"""What runs in the process of a manager: the server of `rsmp.managers`.
+
+It accepts in its main thread and serves each connection in one of its own.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from traceback import format_exc
+
+from rsmp import _child, _stdlib, connection, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Server", "listener_client", "serve_forked"]
+
+_standard: Any = _stdlib.load("managers")
+util = _standard.util
+
+listener_client: dict[str, tuple[Any, Any]] = {
+    "pickle": (connection.Listener, connection.Client),
+    "xmlrpclib": (connection.XmlListener, connection.XmlClient),
+}
+"""Listener and client type of each serializer."""
+
+_PARENT_CHECK = 0.5
+"""Seconds between a server's looks at the process that started it."""
+
+_ACCEPT_PAUSE = 0.02
+"""Seconds until a server accepts again after it could not."""
+
+_SOCKET_LISTENERS = (connection.Listener, connection.XmlListener)
+"""Listeners whose `accept` does not wait when their socket is ready."""
+
+_ANSWERS = (StopIteration, queue.Empty, queue.Full)
+"""Exceptions that say what there is to say without a traceback."""
+
+
+class Server(_standard.Server):  # type: ignore[misc]
+    """What runs in the process of a manager; see `multiprocessing.managers.Server`."""
+
+    _starter: Any = None
+
+    def __init__(self, registry: dict[str, Any], address: Any, authkey: bytes, serializer: str) -> None:
+        if not isinstance(authkey, bytes):
+            raise TypeError(f"Authkey {authkey!r} is type {type(authkey)!s}, not bytes")
+        self.registry = registry
+        self.authkey = process.AuthenticationString(authkey)
+        self.listener = listener_client[serializer][0](address=address, backlog=128)
+        self.address = self.listener.address
+        self.id_to_obj: dict[str, Any] = {"0": (None, ())}
+        self.id_to_refcount: dict[str, int] = {}
+        self.id_to_local_proxy_obj: dict[str, Any] = {}
+        self.mutex = threading.Lock()
+
+    def serve_forever(self) -> None:
+        """Serve until told to stop, or until the process that started this one is gone."""
+        process.current_process()._manager_server = self
+        try:
+            self._serve()
+        except (KeyboardInterrupt, SystemExit):
+            pass
+        finally:
+            if sys.stdout != sys.__stdout__:
+                util.debug("resetting stdout, stderr")
+                sys.stdout = sys.__stdout__
+                sys.stderr = sys.__stderr__
+            sys.exit(0)
+
+    def _serve(self) -> None:
+        if type(self).accepter is Server.accepter and type(self.listener) in _SOCKET_LISTENERS:
+            # In this thread: in a process that is just starting, one more is what costs most.
+            self._accept_until_stopped(self.listener._listener._socket)
+            return
+        self.stop_event = threading.Event()
+        threading.Thread(target=self.accepter, daemon=True).start()
+        while not self.stop_event.wait(_PARENT_CHECK):
+            if self._starter is not None and not self._starter.is_alive():
+                break
+
+    def _accept_until_stopped(self, listening: Any) -> None:
+        self.stop_event = _Stop(listening)
+        listening.setblocking(False)
+        awaited = [listening] if self._starter is None else [listening, self._starter._sentinel]
+        while connection.wait(awaited) == [listening] and not self.stop_event.is_set():
+            self._accept()
+
+    def accepter(self) -> None:
+        """Start a thread for each connection."""
+        while True:
+            self._accept()
+
+    def _accept(self) -> None:
+        try:
+            conn = self.listener.accept()
+        except BlockingIOError:
+            # The client has gone again.
+            return
+        except OSError:
+            # Most likely out of descriptors: let some be closed.
+            time.sleep(_ACCEPT_PAUSE)
+            return
+        threading.Thread(target=self.handle_request, args=(conn,), daemon=True).start()
+
+    def shutdown(self, c: Any) -> None:
+        """Stop the server, after an answer."""
+        try:
+            util.debug("manager received shutdown message")
+            c.send(("#RETURN", None))
+        finally:
+            self.stop_event.set()
+        sys.exit(0)  # this thread: the caller would answer once more
+
+    def serve_client(self, conn: Any) -> None:
+        """Answer the proxies of one thread of one process until it closes the connection."""
+        util.debug("starting server thread to service %r", threading.current_thread().name)
+        recv, send = conn.recv, conn.send
+        stopped = self.stop_event.is_set
+        while not stopped():
+            try:
+                message = self._answer(conn, recv())
+            except EOFError:
+                util.debug("got EOF -- exiting thread serving %r", threading.current_thread().name)
+                sys.exit(0)
+            except Exception:
+                message = ("#TRACEBACK", format_exc())
+            try:
+                try:
+                    send(message)
+                except Exception:
+                    send(("#UNSERIALIZABLE", format_exc()))
+            except Exception as error:
+                util.info("exception in thread serving %r", threading.current_thread().name)
+                util.info(" ... message was %r", message)
+                util.info(" ... exception was %r", error)
+                conn.close()
+                sys.exit(1)
+
+    def _answer(self, conn: Any, request: Any) -> tuple[str, Any]:
+        ident, methodname, args, kwds = request
+        try:
+            obj, exposed, method_to_typeid = self.id_to_obj[ident]
+        except KeyError:
+            if ident not in self.id_to_local_proxy_obj:
+                raise
+            obj, exposed, method_to_typeid = self.id_to_local_proxy_obj[ident]
+        if methodname not in exposed:
+            fallback = self.fallback_mapping.get(methodname)
+            if fallback is None:
+                raise AttributeError(f"method {methodname!r} of {type(obj)!r} object is not in exposed={exposed!r}")
+            return "#RETURN", fallback(self, conn, ident, obj, *args, **kwds)
+        function = getattr(obj, methodname)
+        try:
+            result = function(*args, **kwds)
+        except Exception as error:
+            return "#ERROR", _with_traceback(error)
+        typeid = method_to_typeid and method_to_typeid.get(methodname)
+        if not typeid:
+            return "#RETURN", result
+        ident, exposed = self.create(conn, typeid, result)
+        return "#PROXY", (exposed, _standard.Token(typeid, self.address, ident))
+
+
+class _Stop(threading.Event):
+    """Set when a server is to stop, which also wakes whoever waits for its next client."""
+
+    def __init__(self, listening: Any) -> None:
+        super().__init__()
+        self._listening = listening
+
+    def set(self) -> None:
+        super().set()
+        try:  # noqa: SIM105 (contextlib is an import)
+            self._listening.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already
+
+
+def _with_traceback(error: Exception) -> Any:
+    """Return ``error``, to be pickled with the frames of the method that raised it if there are any."""
+    traceback = error.__traceback__ and error.__traceback__.tb_next
+    if traceback is None or isinstance(error, _ANSWERS):
+        return error
+    return _standard.pool.ExceptionWithTraceback(error, traceback)
+
+
+def serve_forked(server: Server, held: bool) -> None:
+    """Be the process of ``server``, which listens already. ``held``: its start has put off Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if held:
+        _child.admit_interrupts()
+    server._starter = process.parent_process()
+    util.info("manager serving at %r", server.address)
+    server.serve_forever()
+
+
+_stdlib.unannotate(__name__)
