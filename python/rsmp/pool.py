@@ -24,7 +24,7 @@ import weakref
 
 from rsmp import _rsmp, _stdlib, util
 from rsmp._worker import worker
-from rsmp.context import _default_context
+from rsmp.context import ForkProcess, _default_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,6 +102,21 @@ def _maintain(reference: weakref.ref[Pool]) -> None:
     pool = reference()
     if pool is not None:
         pool._replace_exited_workers()
+
+
+def _start_together(made: list[Any], pool: list[Any]) -> bool:
+    """Start the workers ``made`` and add them to ``pool``; False, and nothing done, if that takes more than forks."""
+    if not all(isinstance(process, ForkProcess) for process in made):
+        return False
+    from rsmp.popen_fork import start_together
+
+    try:
+        return start_together(made)
+    finally:
+        for process in made:
+            if process._popen is not None:
+                pool.append(process)
+                util.debug("added worker")
 
 
 def _terminate(
@@ -282,6 +297,8 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = True
             made.append(process)
+        if _start_together(made, pool):
+            return
         for process in made:
             process.start()
             pool.append(process)

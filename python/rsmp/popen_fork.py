@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _standard = _stdlib.mirror(__name__)
 _standard_poll = _standard.Popen.poll
+_standard_init = _standard.Popen.__init__
+_state = _stdlib.load("process")
+_standard_start = _state.BaseProcess.start
 
 
 def __getattr__(name: str) -> Any:
@@ -96,6 +99,49 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
+
+
+_launch = Popen._launch
+
+
+def start_together(processes: list[Any]) -> bool:
+    """Start daemons that were just made, one fork right after the other.
+
+    What this process touches between two forks it has to copy twice. Returns False, and has done nothing, where
+    somebody has replaced a step of `BaseProcess.start`. When a fork fails, the processes before it are started.
+    """
+    if not all(map(_starts_as_usual, processes)) or _state._current_process._config.get("daemon"):
+        return False
+    _state._cleanup()
+    _standard.util._flush_std_streams()
+    popens = [Popen.__new__(Popen) for _ in processes]
+    for popen in popens:
+        popen.finalizer = None
+    held = _child.admits_interrupts()
+    if held:
+        _child.hold_interrupts()
+    try:
+        return _rsmp.fork_together(popens, processes, True, held)
+    finally:
+        for process, popen in zip(processes, popens, strict=True):
+            if popen.pid is not None:
+                process._popen, process._sentinel = popen, popen.sentinel
+                del process._target, process._args, process._kwargs
+                _state._children.add(process)
+        if held:
+            _child.admit_interrupts()
+
+
+def _starts_as_usual(process: Any) -> bool:
+    from rsmp import context
+
+    cls = type(process)
+    return (
+        cls.start is _standard_start
+        and cls._Popen is context.ForkProcess._Popen
+        and Popen._launch is _launch
+        and _standard.Popen.__init__ is _standard_init
+    )
 
 
 def _fork() -> int:

@@ -74,6 +74,8 @@ mod _rsmp {
     #[pymodule_export]
     use super::process::announce;
     #[pymodule_export]
+    use super::process::fork_together;
+    #[pymodule_export]
     use super::process::has_reader;
     #[pymodule_export]
     use super::process::message_pair;

@@ -161,24 +161,8 @@ impl Child {
     /// Fork a child that is `process`; False, and nothing done, where somebody has replaced a step on its way.
     ///
     /// `daemon`: it dies with this process. `held`: it lets Ctrl-C through before it runs.
-    fn _fork(&self, process: &Bound<'_, PyAny>, daemon: bool, held: bool) -> PyResult<bool> {
-        let py = process.py();
-        let lifeline = if daemon { Some(self.hang(py)?) } else { None };
-        // Opened before the fork, so that no other process can have got the number of a parent that is gone already;
-        // here its place is then taken by the child's.
-        let sentinel = child::open_self().map_err(Failure::from)?;
-        let Some(forked) = Forked::prepare(process, sentinel.as_raw_fd(), lifeline, held)? else { return Ok(false) };
-        let pid = forked.fork()?;
-        drop(sentinel);
-        arena::forked(pid.unsigned_abs());
-        match Watch::child(pid) {
-            Ok(watch) => self.adopt(pid, watch),
-            Err(error) => {
-                child::kill_unwatched(pid);
-                return Err(Failure::from(error).into());
-            }
-        }
-        Ok(true)
+    fn _fork(slf: Bound<'_, Self>, process: Bound<'_, PyAny>, daemon: bool, held: bool) -> PyResult<bool> {
+        fork_together(vec![slf], vec![process], daemon, held)
     }
 
     /// Ask the fork server at the other end of `control` for a child that unpickles `payload`.
@@ -245,6 +229,58 @@ impl Child {
         }
         Ok(state.exit_code)
     }
+}
+
+/// Fork a child for each of `processes`, seen by the one of `children` at its place, one right after the other; False, and
+/// nothing done, where somebody has replaced a step on the way of one of them. When a fork fails, those before it run.
+///
+/// What this process touches between two forks it has to copy twice: all that can be is done before the first or after
+/// the last. `daemon` and `held` are those of `Child._fork`.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // what Python passes
+pub(crate) fn fork_together(
+    children: Vec<Bound<'_, Child>>,
+    processes: Vec<Bound<'_, PyAny>>,
+    daemon: bool,
+    held: bool,
+) -> PyResult<bool> {
+    let mut lifeline = None;
+    for child in children.iter().filter(|_| daemon) {
+        lifeline = Some(child.get().hang(child.py())?);
+    }
+    // Opened before the fork, so that no other process can have got the number of a parent that is gone already;
+    // here its place is then taken by a child's.
+    let sentinel = child::open_self().map_err(Failure::from)?;
+    let mut ready = Vec::with_capacity(processes.len());
+    for process in &processes {
+        let Some(forked) = Forked::prepare(process, sentinel.as_raw_fd(), lifeline, held)? else { return Ok(false) };
+        ready.push(forked);
+    }
+    let mut pids = Vec::with_capacity(ready.len());
+    let mut failed = None;
+    for forked in &ready {
+        match forked.fork() {
+            Ok(pid) => {
+                arena::forked(pid.unsigned_abs());
+                pids.push(pid);
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    drop(sentinel);
+    for (child, pid) in children.iter().zip(pids) {
+        match Watch::child(pid) {
+            Ok(watch) => child.get().adopt(pid, watch),
+            Err(error) => {
+                child::kill_unwatched(pid);
+                failed.get_or_insert(Failure::from(error).into());
+            }
+        }
+    }
+    failed.map_or(Ok(true), Err)
 }
 
 /// What is waited for while the fork server has not answered.

@@ -1,5 +1,6 @@
 """Pools beyond the contract: values that do not travel, odd iterables, subclasses, threads. See test_contract_pool."""
 
+import errno
 import itertools
 import os
 import queue
@@ -385,3 +386,20 @@ def test_tasks_that_wait_for_each_other(ctx, count):
         for _ in range(3):
             tasks = [pool.apply_async(barrier.wait, (10,)) for _ in range(count)]
             assert sorted(task.get(20) for task in tasks) == list(range(count))
+
+
+@pytest.mark.rsmp_only("the standard pool leaves its pipes")
+def test_a_worker_that_cannot_be_forked(monkeypatch):
+    fork, forked = os.fork, []
+
+    def limited():
+        if forked:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        forked.append(None)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", limited)
+    with pytest.raises(BlockingIOError):
+        library.get_context("fork").Pool(3)
+    assert forked
+    assert not library.active_children()
