@@ -110,12 +110,15 @@ def no_descriptors_left(ctx):
 
 @case()
 def no_address_space_left(ctx):
-    q = ctx.Queue()
-    q.put(1)
-    assert q.get() == 1
+    q, far = ctx.Queue(), ctx.Queue()
+    for each in (q, far):
+        each.put(1)
+        assert each.get() == 1
     big = bytes(64 * MIB)
     limit(resource.RLIMIT_AS, size() + 40 * MIB)
-    raises(MemoryError, q.put, big)
+    far.put(big)  # needs memory, but no address for it here
+    raises(MemoryError, far.get)
+    raises(MemoryError, far.get)
     raises(MemoryError, q.put, [big, big])
     q.put("works")
     assert q.get() == "works"
@@ -127,6 +130,7 @@ def no_address_space_left(ctx):
     locks = [ctx.Lock() for _ in range(1000)]
     assert all(lock.acquire(block=False) for lock in locks)
     limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+    assert len(far.get()) == 64 * MIB
     q.put(big)
     assert len(q.get()) == 64 * MIB
 
