@@ -106,6 +106,12 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
         manager.start()
         return manager
 
+    def set_forkserver_preload(self, module_names: list[str], *, on_error: str = "ignore") -> None:
+        """Have the fork server import ``module_names``; see `forkserver.ForkServer.set_forkserver_preload`."""
+        from rsmp.forkserver import set_forkserver_preload
+
+        set_forkserver_preload(module_names, on_error=on_error)
+
     def Pipe(self, duplex: bool = True) -> Any:
         """Return two connected `rsmp.connection.Connection` objects."""
         from rsmp.connection import Pipe

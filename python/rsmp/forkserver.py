@@ -8,7 +8,6 @@ modules of `set_forkserver_preload`, and ends when the last process that could a
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import contextlib
 import gc
 import io
 import os
@@ -35,13 +34,25 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
     """
 
     def __init__(self) -> None:
-        modules = self._preload_modules
+        modules, on_error = self._preload_modules, self._preload_on_error
         super().__init__()
-        self._preload_modules = modules
+        self._preload_modules, self._preload_on_error = modules, on_error
         # The clients' end of the control socket: open in every process that may ask the server.
         self._forkserver_alive_fd: Any = None
         self._forkserver_pid: Any = None
         self._watch: _rsmp.Child | None = None
+
+    def set_forkserver_preload(self, modules_names: list[str], *, on_error: str = "ignore") -> None:
+        """Have the server, once it is started, import the modules.
+
+        ``on_error`` says what becomes of one that cannot be imported: "ignore" it, "warn" (`ImportWarning`), or "fail":
+        the server then ends with its traceback, and starting a process raises `EOFError`. Came with Python 3.15.
+        Raises `TypeError` for names that are no strings, `ValueError` for another ``on_error``.
+        """
+        if on_error not in ("ignore", "warn", "fail"):
+            raise ValueError(f"on_error must be 'ignore', 'warn', or 'fail', not {on_error!r}")
+        super().set_forkserver_preload(modules_names)
+        self._preload_on_error = on_error
 
     @property
     def _preload_modules(self) -> list[str]:
@@ -50,6 +61,14 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
     @_preload_modules.setter
     def _preload_modules(self, modules: list[str]) -> None:
         _standard._forkserver._preload_modules = modules
+
+    @property
+    def _preload_on_error(self) -> str:
+        return getattr(_standard._forkserver, "_preload_on_error", "ignore")
+
+    @_preload_on_error.setter
+    def _preload_on_error(self, on_error: str) -> None:
+        _standard._forkserver._preload_on_error = on_error
 
     @property
     def _inherited_fds(self) -> list[int] | None:
@@ -112,7 +131,8 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
         keep = ("sys_path", "sys_argv", "init_main_from_path", "init_main_from_name")
         data = {name: data[name] for name in keep if name in data}
         held = _child.admits_interrupts()
-        program = f"from rsmp.forkserver import serve; serve({server}, {modules!r}, {data!r}, {held})"
+        on_error = self._preload_on_error
+        program = f"from rsmp.forkserver import serve; serve({server}, {modules!r}, {data!r}, {held}, {on_error!r})"
         if installed():
             program = f"from rsmp._install import take_over; take_over(); {program}"
         if getattr(sys, "frozen", False):
@@ -151,12 +171,16 @@ connect_to_new_process = _forkserver.connect_to_new_process
 set_forkserver_preload = _forkserver.set_forkserver_preload
 
 
-def serve(control: int, modules: list[str], data: dict[str, Any], held: bool = False) -> None:
-    """Be the fork server at ``control`` until the last client is gone. ``held``: its start has put off Ctrl-C."""
+def serve(control: int, modules: list[str], data: dict[str, Any], held: bool = False, on_error: str = "ignore") -> None:
+    """Be the fork server at ``control`` until the last client is gone.
+
+    ``held``: its start has put off Ctrl-C. ``on_error``: whether it is to "ignore" that a module cannot be imported, to
+    "warn" or to "fail".
+    """
     try:
         if held:
             _child.admit_interrupts()
-        _preload(modules, data)
+        _preload(modules, data, on_error)
         _child.prepare_fork()
         _child.close_stdin()
         _child.prepare_rehearsal()
@@ -180,7 +204,7 @@ def serve(control: int, modules: list[str], data: dict[str, Any], held: bool = F
     sys.exit()
 
 
-def _preload(modules: list[str], data: dict[str, Any]) -> None:
+def _preload(modules: list[str], data: dict[str, Any], on_error: str) -> None:
     if "sys_path" in data:
         sys.path[:] = data["sys_path"]
     if "sys_argv" in data:
@@ -188,8 +212,15 @@ def _preload(modules: list[str], data: dict[str, Any]) -> None:
     if "__main__" in modules:
         _preload_main(data)
     for name in modules:
-        with contextlib.suppress(ImportError):
+        try:
             __import__(name)
+        except ImportError as error:
+            if on_error == "fail":
+                raise
+            if on_error == "warn":
+                import warnings
+
+                warnings.warn(f"Failed to preload module {name!r}: {error}", ImportWarning, stacklevel=2)
     # Children would write out what is left in the buffers, each of them.
     _stdlib.load("util")._flush_std_streams()
 

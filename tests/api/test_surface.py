@@ -25,13 +25,16 @@ ADDED = {
     *(
         f"context.{kind}Context.{name}"
         for kind in ("Base", "Fork", "ForkServer", "Spawn")
-        for name in ("Lock", "RLock", "Pool")
+        for name in ("Lock", "RLock", "Pool", "set_forkserver_preload")
     ),
-    *(f"context.DefaultContext.{name}" for name in ("Lock", "RLock", "Pool")),
+    *(f"context.DefaultContext.{name}" for name in ("Lock", "RLock", "Pool", "set_forkserver_preload")),
+    "forkserver.ForkServer.set_forkserver_preload",
+    "forkserver.set_forkserver_preload",
     *(f"pool.Pool{end}" for end in ("", ".__init__")),
     "Lock",
     "RLock",
     "Pool",
+    "set_forkserver_preload",
 }
 
 

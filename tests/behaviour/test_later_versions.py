@@ -6,6 +6,8 @@ import inspect
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 import typing
 
@@ -138,3 +140,36 @@ def test_an_interrupted_child_ends_as_the_standard_ones_do(ctx):
     process.join(20)
     assert process.exitcode == 1
     process.close()
+
+
+PRELOADING = """
+import sys, {library} as mp
+if __name__ == "__main__":
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["no_such_module"], on_error="{on_error}")
+    process = context.Process(target=print, args=("ran",))
+    try:
+        process.start()
+        process.join()
+    except EOFError:
+        print("failed")
+"""
+
+
+@pytest.mark.parametrize(
+    ("on_error", "printed", "told"),
+    [
+        ("ignore", "ran", ""),
+        ("warn", "ran", "ImportWarning: Failed to preload module 'no_such_module': No module named 'no_such_module'"),
+        ("fail", "failed", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_modules_that_cannot_be_preloaded(mp, tmp_path, on_error, printed, told):
+    program = tmp_path / "program.py"
+    program.write_text(PRELOADING.format(library=mp.__name__, on_error=on_error))
+    command = [sys.executable, "-W", "always::ImportWarning", program]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == f"{printed}\n"
+    assert told in ran.stderr if told else not ran.stderr
+    with pytest.raises(ValueError, match="on_error must be"):
+        mp.set_forkserver_preload([], on_error="shrug")
