@@ -90,7 +90,12 @@ def hold_interrupts() -> None:
 
     A daemon that is just starting has nothing to be interrupted: whoever starts it gets Ctrl-C too, and ends it.
     """
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+    try:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+    except BaseException:
+        # It runs the handlers of signals that have come, after blocking this one.
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
+        raise
 
 
 def admit_interrupts() -> None:

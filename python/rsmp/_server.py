@@ -5,9 +5,9 @@ It accepts in its main thread and serves each connection in one of its own.
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
@@ -75,7 +75,8 @@ class Server(_standard.Server):  # type: ignore[misc]
             sys.exit(0)
 
     def _serve(self) -> None:
-        if type(self).accepter is Server.accepter and type(self.listener) in _SOCKET_LISTENERS:
+        replaced = _stdlib.replaced(sys.modules[__name__], type(self).accepter)
+        if not replaced and type(self.listener) in _SOCKET_LISTENERS:
             # In this thread: in a process that is just starting, one more is what costs most.
             self._accept_until_stopped(self.listener._listener._socket)
             return
@@ -86,10 +87,10 @@ class Server(_standard.Server):  # type: ignore[misc]
                 break
 
     def _accept_until_stopped(self, listening: Any) -> None:
-        self.stop_event = _Stop(listening)
+        self.stop_event = stop = _Stop()
         listening.setblocking(False)
-        awaited = [listening] if self._starter is None else [listening, self._starter._sentinel]
-        while connection.wait(awaited) == [listening] and not self.stop_event.is_set():
+        awaited = [listening, stop] if self._starter is None else [listening, stop, self._starter._sentinel]
+        while connection.wait(awaited) == [listening]:
             self._accept()
 
     def accepter(self) -> None:
@@ -107,7 +108,12 @@ class Server(_standard.Server):  # type: ignore[misc]
             # Most likely out of descriptors: let some be closed.
             time.sleep(_ACCEPT_PAUSE)
             return
-        threading.Thread(target=self.handle_request, args=(conn,), daemon=True).start()
+        try:
+            threading.Thread(target=self.handle_request, args=(conn,), daemon=True).start()
+        except (RuntimeError, MemoryError):
+            # As many threads as there can be: this client hears of it, the others go on.
+            conn.close()
+            time.sleep(_ACCEPT_PAUSE)
 
     def shutdown(self, c: Any) -> None:
         """Stop the server, after an answer."""
@@ -116,7 +122,8 @@ class Server(_standard.Server):  # type: ignore[misc]
             c.send(("#RETURN", None))
         finally:
             self.stop_event.set()
-        sys.exit(0)  # this thread: the caller would answer once more
+        # The caller answers once more, and would tell at length that nobody listens.
+        c.send = _ignore
 
     def serve_client(self, conn: Any) -> None:
         """Answer the proxies of one thread of one process until it closes the connection."""
@@ -169,18 +176,27 @@ class Server(_standard.Server):  # type: ignore[misc]
 
 
 class _Stop(threading.Event):
-    """Set when a server is to stop, which also wakes whoever waits for its next client."""
+    """An event that `connection.wait` waits for, too."""
 
-    def __init__(self, listening: Any) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._listening = listening
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __del__(self, close: Any = os.close) -> None:
+        close(self._descriptor)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable from when the event is set."""
+        return self._descriptor
 
     def set(self) -> None:
+        """Set the event, for good."""
         super().set()
-        try:  # noqa: SIM105 (contextlib is an import)
-            self._listening.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # closed already
+        os.eventfd_write(self._descriptor, 1)
+
+
+def _ignore(message: Any) -> None:
+    pass
 
 
 def _with_traceback(error: Exception) -> Any:

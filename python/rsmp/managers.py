@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -73,10 +74,20 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         if own_address:
             # In the abstract namespace: nothing to remove, whoever dies first. The key is what keeps others out.
             self._address = f"\0rsmp-manager-{os.urandom(16).hex()}"
-        if own_address and initializer is None and self._may_listen_first():
-            self._start_listening()
-        else:
-            self._start_and_wait(initializer, initargs)
+        self._process: Any = None
+        try:
+            if own_address and initializer is None and self._may_listen_first():
+                self._start_listening()
+            else:
+                self._start_and_wait(initializer, initargs)
+        except BaseException:
+            if self._process is not None and self._process.pid is not None:
+                # Nobody would stop it.
+                self._process.kill()
+                self._process.join()
+            if own_address:
+                self._address = None
+            raise
         self._state.value = _standard.State.STARTED
         self.shutdown = util.Finalize(
             self,
@@ -91,7 +102,7 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         return (
             getattr(self._ctx.Process, "_start_method", None) == "fork"
             and cls._Server is Server
-            and cls._run_server.__func__ is BaseManager._run_server.__func__  # type: ignore[attr-defined]
+            and not _stdlib.replaced(sys.modules[__name__], cls._run_server.__func__)  # type: ignore[attr-defined]
             and listener_client["pickle"][0] is connection.Listener
             # Another thread's child would have the listening socket too: connecting to a dead server would wait.
             and threading.active_count() == 1
@@ -107,9 +118,11 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         try:
             self._start_process(serve_forked, server, held)
         finally:
-            server.listener.close()
-            if held:
-                _child.admit_interrupts()
+            try:
+                server.listener.close()
+            finally:
+                if held:
+                    _child.admit_interrupts()
         self._address = server.address
 
     def _start_and_wait(self, initializer: Any, initargs: Any) -> None:

@@ -106,7 +106,7 @@ def _maintain(reference: weakref.ref[Pool]) -> None:
 
 def _start_together(made: list[Any], pool: list[Any]) -> bool:
     """Start the workers ``made`` and add them to ``pool``; False, and nothing done, if that takes more than forks."""
-    if not all(isinstance(process, ForkProcess) for process in made):
+    if not made or not all(isinstance(process, ForkProcess) for process in made):
         return False
     from rsmp.popen_fork import start_together
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posix
 import signal
+import sys
 
 from rsmp import _child, _rsmp, _stdlib
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 
 _standard = _stdlib.mirror(__name__)
 _standard_poll = _standard.Popen.poll
-_standard_init = _standard.Popen.__init__
 _state = _stdlib.load("process")
-_standard_start = _state.BaseProcess.start
 
 
 def __getattr__(name: str) -> Any:
@@ -101,9 +100,6 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
             raise
 
 
-_launch = Popen._launch
-
-
 def start_together(processes: list[Any]) -> bool:
     """Start daemons that were just made, one fork right after the other.
 
@@ -135,12 +131,14 @@ def start_together(processes: list[Any]) -> bool:
 def _starts_as_usual(process: Any) -> bool:
     from rsmp import context
 
-    cls = type(process)
-    return (
-        cls.start is _standard_start
-        and cls._Popen is context.ForkProcess._Popen
-        and Popen._launch is _launch
-        and _standard.Popen.__init__ is _standard_init
+    cls, replaced = type(process), _stdlib.replaced
+    return not (
+        replaced(_state, cls.start)
+        or replaced(context, cls._Popen)
+        or replaced(sys.modules[__name__], Popen._launch)
+        or replaced(_standard, Popen.__init__)
+        # Some override it for workers that may have children.
+        or not process.daemon
     )
 
 

@@ -67,11 +67,16 @@ impl<'py> Forked<'py> {
             Some(fork) => fork.bind(py).clone(),
             None => world.os.bind(py).as_any().get_item(world.name(py, Name::Fork))?,
         };
-        let pid = fork.call0()?.extract()?;
-        if pid == 0 {
-            self.run();
+        let parent = std::process::id();
+        let forked = fork.call0().and_then(|pid| pid.extract());
+        if std::process::id() == parent {
+            return forked;
         }
-        Ok(pid)
+        // A signal handler may have raised in the child, where nothing is to go on in the frames of the parent.
+        match forked {
+            Ok(0) => self.run(),
+            _ => process::exit(1),
+        }
     }
 
     /// In the child: be the process, to the end.

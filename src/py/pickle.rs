@@ -314,7 +314,8 @@ impl Unused {
         let loads = py.import("_pickle")?.getattr("loads")?;
         let modules = py.import("sys")?.getattr("modules")?;
         if let Some(pickle) = modules.cast::<PyDict>()?.get_item("pickle")?
-            && !pickle.getattr("loads")?.is(&loads)
+            // It has none while another thread imports it.
+            && pickle.getattr_opt("loads")?.is_some_and(|theirs| !theirs.is(&loads))
         {
             return Ok(None);
         }
@@ -339,10 +340,21 @@ const METHODS: [&str; 3] = ["__init__", "dumps", "loads"];
 
 impl Standard {
     fn load(py: Python<'_>) -> PyResult<Self> {
-        let load = py.import("rsmp._stdlib")?.getattr("load")?;
-        let class = load.call1(("reduction",))?.getattr("ForkingPickler")?.cast_into::<PyType>()?;
+        let borrowed = py.import("rsmp._stdlib")?;
+        let load = borrowed.getattr("load")?;
+        let module = load.call1(("reduction",))?;
+        // Bound to the class when the module was executed, whatever has the name `ForkingPickler` by now.
+        let class = module.getattr("register")?.getattr("__self__")?.cast_into::<PyType>()?;
         let pickle = py.import("pickle")?;
-        let methods = own_methods(&class)?.map(Bound::unbind);
+        let [init, dumps, loads] = own_methods(&class)?;
+        let replaced = |function: &Bound<'_, PyAny>| -> PyResult<bool> {
+            borrowed.call_method1("replaced", (&module, function))?.is_truthy()
+        };
+        let untouched = loads.is(&pickle.getattr("loads")?)
+            && !replaced(&init)?
+            && !replaced(&dumps.getattr_opt("__func__")?.unwrap_or(dumps.clone()))?;
+        // With others in their place already, nothing is what it was.
+        let methods = if untouched { [init, dumps, loads].map(Bound::unbind) } else { [(); 3].map(|()| py.None()) };
         let reducers = Reducers {
             extra: class.getattr("_extra_reducers")?.cast_into::<PyDict>()?.unbind(),
             copyreg: class.getattr("_copyreg_dispatch_table")?.cast_into::<PyDict>()?.unbind(),

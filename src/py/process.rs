@@ -256,14 +256,11 @@ pub(crate) fn fork_together(
         let Some(forked) = Forked::prepare(process, sentinel.as_raw_fd(), lifeline, held)? else { return Ok(false) };
         ready.push(forked);
     }
-    let mut pids = Vec::with_capacity(ready.len());
+    let mut started = Vec::with_capacity(ready.len());
     let mut failed = None;
     for forked in &ready {
-        match forked.fork() {
-            Ok(pid) => {
-                arena::forked(pid.unsigned_abs());
-                pids.push(pid);
-            }
+        match fork(forked) {
+            Ok(child) => started.push(child),
             Err(error) => {
                 failed = Some(error);
                 break;
@@ -271,16 +268,23 @@ pub(crate) fn fork_together(
         }
     }
     drop(sentinel);
-    for (child, pid) in children.iter().zip(pids) {
-        match Watch::child(pid) {
-            Ok(watch) => child.get().adopt(pid, watch),
-            Err(error) => {
-                child::kill_unwatched(pid);
-                failed.get_or_insert(Failure::from(error).into());
-            }
-        }
+    for (child, (pid, watch)) in children.iter().zip(started) {
+        child.get().adopt(pid, watch);
     }
     failed.map_or(Ok(true), Err)
+}
+
+/// Forks one. A child that cannot be watched is ended at once, before it has done anything.
+fn fork(forked: &Forked<'_>) -> PyResult<(i32, Watch)> {
+    let pid = forked.fork()?;
+    arena::forked(pid.unsigned_abs());
+    match Watch::child(pid) {
+        Ok(watch) => Ok((pid, watch)),
+        Err(error) => {
+            child::kill_unwatched(pid);
+            Err(Failure::from(error).into())
+        }
+    }
 }
 
 /// What is waited for while the fork server has not answered.

@@ -281,6 +281,78 @@ def test_a_server_killed_before_it_serves(ctx):
     manager.shutdown()
 
 
+class Tidying(managers.Server):
+    def shutdown(self, c):
+        super().shutdown(c)
+        self.folder.joinpath("tidied").touch()
+
+
+class TidyingManager(managers.BaseManager):
+    _Server = Tidying
+
+
+def test_a_server_class_may_tidy_up_when_it_is_stopped(mp, tmp_path):
+    Tidying.folder = tmp_path
+    manager = TidyingManager(ctx=mp.get_context("fork"))
+    manager.start()
+    manager.shutdown()
+    assert (tmp_path / "tidied").exists()
+
+
+INTERRUPTED = """if 1:
+    import os, signal
+    import {library} as mp
+    interrupt = [True]
+    def press():
+        if interrupt:
+            interrupt.clear()
+            os.kill(os.getpid(), signal.SIGINT)
+    os.register_at_fork(after_in_parent=press)
+    from {library}.managers import SyncManager
+    manager = SyncManager(ctx=mp.get_context("fork"))
+    try:
+        manager.start()
+    except KeyboardInterrupt:
+        print("interrupted", mp.active_children())
+    manager.start()
+    print(manager.list([1])[:])
+    manager.shutdown()
+"""
+
+
+@pytest.mark.rsmp_only("the standard library leaves the server running")
+def test_ctrl_c_during_the_start(mp):
+    program = INTERRUPTED.format(library=mp.__name__)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("interrupted []\n[1]\n", "")
+
+
+@pytest.mark.may_leave("the server accepts until its process ends")
+@pytest.mark.rsmp_only("the standard server accepts no more")
+def test_no_thread_for_a_client(monkeypatch):
+    server = Tidying({}, ("127.0.0.1", 0), b"secret", "pickle")
+    serving = threading.Thread(target=serve, args=(server,))
+    serving.start()
+    start = threading.Thread.start
+    refused = []
+
+    def limited(self):
+        if not refused:
+            refused.append(self)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    manager = managers.BaseManager(server.address, b"secret")
+    with pytest.raises((EOFError, ConnectionError)):
+        manager.connect()
+    manager.connect()
+    server.stop_event.set()
+    serving.join()
+    server.listener.close()
+    library.current_process().__dict__.pop("_manager_server", None)
+
+
 PARENT = """if 1:
     import os, time
     import {library}.managers

@@ -2,6 +2,7 @@
 
 import os
 import posix
+import subprocess
 import sys
 import threading
 
@@ -213,3 +214,86 @@ def test_a_replaced_step_is_taken_in_a_forked_child(mp, monkeypatch, module, nam
     assert (process.exitcode, os.read(read, 10)) == (0, b"here")
     os.close(read)
     process.close()
+
+
+def test_process_start_replaced(mp, module, monkeypatch):
+    """As tools do that count processes: they see a pool's workers, too."""
+    base, begun = module("process").BaseProcess, []
+    start = base.start
+
+    def counted(self):
+        begun.append(self.name)
+        return start(self)
+
+    monkeypatch.setattr(base, "start", counted)
+    with mp.get_context("fork").Pool(2) as pool:
+        assert len(begun) == 2
+        pool.close()
+        pool.join()
+
+
+def test_popen_of_a_process_class_replaced(mp, monkeypatch):
+    made = []
+    context = mp.get_context("fork")
+    popen = context.Process._Popen
+
+    def noted(process):
+        made.append(process.name)
+        return popen(process)
+
+    monkeypatch.setattr(context.Process, "_Popen", staticmethod(noted))
+    with context.Pool(2) as pool:
+        assert len(made) == 2
+        pool.close()
+        pool.join()
+
+
+class Persistent(library.get_context("fork").Process):
+    """As in the recipes for workers that have children."""
+
+    @property
+    def daemon(self):
+        return False
+
+    @daemon.setter
+    def daemon(self, value):
+        pass
+
+
+class PersistentContext(type(library.get_context("fork"))):
+    Process = Persistent
+
+
+def grandchild(_):
+    process = library.get_context("fork").Process(target=do_nothing)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_workers_that_are_no_daemons(mp):
+    with PersistentContext().Pool(2) as pool:
+        assert pool.map(grandchild, range(3)) == [0, 0, 0]
+        pool.close()
+        pool.join()
+
+
+REPLACING = """
+import {library} as mp, multiprocessing.reduction
+standard = multiprocessing.reduction.ForkingPickler
+class Mine:
+    def __init__(self, *arguments): self.pickler = standard(*arguments)
+    def dump(self, obj): return self.pickler.dump(obj)
+    dumps = lambda obj, protocol=None: standard.dumps(("mine", obj), protocol)
+    loads = standard.loads
+multiprocessing.reduction.ForkingPickler = Mine
+receiver, sender = mp.Pipe()
+sender.send(3)
+print(receiver.recv())
+"""
+
+
+def test_the_pickler_replaced_before_the_first_message(mp):
+    program = REPLACING.format(library=mp.__name__)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("('mine', 3)\n", "")

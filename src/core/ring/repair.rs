@@ -76,7 +76,7 @@ impl Ring {
         let (head, tail) = self.marks();
         self.drop_drained(head.position)?;
         let in_stream = self.slabs_in_use()?;
-        self.slabs().sweep(|index, descriptor| {
+        let swept = self.slabs().sweep(|index, descriptor| {
             let position = descriptor.position.load(Ordering::Relaxed);
             let in_queue = (head.position..tail.position).contains(&position);
             match descriptor.state.load(Ordering::Acquire) {
@@ -86,7 +86,11 @@ impl Ring {
                 slab::QUEUED => in_queue,
                 _ => false,
             }
-        })
+        });
+        if swept.is_err() {
+            header.slabs.untidy.store(1, Ordering::Relaxed);
+        }
+        swept
     }
 
     /// Sweeps if a process is known to have died in the middle of something, or if the slabs grew for reasons that may

@@ -82,7 +82,7 @@ pub struct Header {
     made: AtomicU64,
     /// Bytes of memory that free slabs hold.
     idle: AtomicU64,
-    /// Bytes of fresh memory asked for since the last sweep.
+    /// Bytes of fresh memory asked for since the last sweep, and of slabs that had a living owner then.
     fresh: AtomicU64,
     /// A process died in the middle of something: a sweep may find slabs that nobody refers to.
     pub untidy: AtomicU32,
@@ -299,7 +299,7 @@ impl<'a> Slabs<'a> {
         self.header.idle.load(Ordering::Relaxed)
     }
 
-    /// Bytes of fresh memory asked for since the last sweep.
+    /// Bytes of memory that a sweep may find without an owner: asked for since the last, or owned then.
     #[must_use]
     pub fn fresh(&self) -> u64 {
         self.header.fresh.load(Ordering::Relaxed)
@@ -325,14 +325,23 @@ impl<'a> Slabs<'a> {
         self.header.fresh.store(0, Ordering::Relaxed);
         for index in 0..self.made() {
             let descriptor = self.descriptor(index)?;
-            if descriptor.state.load(Ordering::Acquire) != FREE && !live(index, descriptor) {
-                if descriptor.backed() == 0 {
-                    // It may have got some when its owner died.
-                    let class = descriptor.class.load(Ordering::Relaxed) as usize;
-                    self.file.give_back(descriptor.offset(), size(class))?;
-                }
-                descriptor.state.store(FREE, Ordering::Release);
+            let state = descriptor.state.load(Ordering::Acquire);
+            if state == FREE {
+                continue;
             }
+            let whole = size(descriptor.class.load(Ordering::Relaxed) as usize);
+            if live(index, descriptor) {
+                if state == BUILDING || state == LEASED {
+                    // Its owner may die yet.
+                    self.header.fresh.fetch_add(whole, Ordering::Relaxed);
+                }
+                continue;
+            }
+            if descriptor.backed() == 0 {
+                // It may have got some when its owner died.
+                self.file.give_back(descriptor.offset(), whole)?;
+            }
+            descriptor.state.store(FREE, Ordering::Release);
         }
         self.relist()
     }
@@ -527,6 +536,18 @@ mod tests {
         slabs.sweep(|index, _| index == kept.index).expect("sweep");
         assert_eq!(slabs.allocate(20_000, ME).expect("slab").index, lost.index);
         assert_eq!(slabs.descriptor(kept.index).expect("descriptor").state.load(Ordering::Relaxed), BUILDING);
+    }
+
+    #[test]
+    fn what_is_owned_in_a_sweep_is_looked_for_in_the_next() {
+        let file = file();
+        let mapped = Mapped::default();
+        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
+        slabs.allocate(20_000, ME).expect("slab");
+        slabs.sweep(|_, _| true).expect("sweep");
+        assert!(slabs.fresh() >= 20_000);
+        slabs.sweep(|_, _| false).expect("sweep");
+        assert_eq!(slabs.fresh(), 0);
     }
 
     #[test]

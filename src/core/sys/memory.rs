@@ -74,10 +74,18 @@ pub fn allocate_filled(file: impl AsFd, offset: u64, len: u64, parts: &[&[u8]]) 
     let last = PAGE as u64;
     allocate(&file, offset + len - last, last)?;
     let mut start = offset;
-    for some in parts.chunks(VECTOR) {
-        let mut slices: Vec<IoSlice<'_>> = some.iter().map(|part| IoSlice::new(part)).collect();
+    // In pieces: who else allocates in the file, or gives back, waits for the end of each.
+    let mut pieces = parts.iter().flat_map(|part| part.chunks(PIECE as usize)).peekable();
+    while pieces.peek().is_some() {
+        let mut room = PIECE as usize;
+        let mut slices = Vec::new();
+        while slices.len() < VECTOR
+            && let Some(piece) = pieces.next_if(|piece| piece.len() <= room)
+        {
+            room -= piece.len();
+            slices.push(IoSlice::new(piece));
+        }
         let mut left = slices.as_mut_slice();
-        IoSlice::advance_slices(&mut left, 0); // empty ones
         while !left.is_empty() {
             match rustix::io::pwritev(&file, left, start) {
                 Ok(0) => return Err(refused(Errno::NOSPC)),
