@@ -31,14 +31,8 @@ pub(crate) struct Forked<'py> {
 impl<'py> Forked<'py> {
     /// Prepares a child for `process`; `None` where somebody has replaced a function on the way.
     ///
-    /// `sentinel` is the process descriptor of this process, `lifeline` what a daemon hangs on; with `held` the child
-    /// lets Ctrl-C through before it runs.
-    pub(crate) fn prepare(
-        process: &Bound<'py, PyAny>,
-        sentinel: RawFd,
-        lifeline: Option<RawFd>,
-        held: bool,
-    ) -> PyResult<Option<Self>> {
+    /// `lifeline` is what a daemon hangs on; with `held` the child lets Ctrl-C through before it runs.
+    pub(crate) fn prepare(process: &Bound<'py, PyAny>, lifeline: Option<RawFd>, held: bool) -> PyResult<Option<Self>> {
         let py = process.py();
         let world = World::get(py)?;
         if !world.is_ordinary(process)? {
@@ -49,7 +43,7 @@ impl<'py> Forked<'py> {
         let (name, pid) = (process.getattr(world.name(py, Name::Starter))?, process.getattr("_parent_pid")?);
         Ok(Some(Self {
             process: process.clone(),
-            parent: class.call1((name, pid, sentinel))?,
+            parent: class.call1((name, pid, py.None()))?,
             context: world.context_to_choose(process)?,
             counter: world.count.bind(py).call1((1,))?,
             children: PySet::empty(py)?,
@@ -59,10 +53,11 @@ impl<'py> Forked<'py> {
         }))
     }
 
-    /// Forks, by what `os.fork` is now. Never returns in the child.
-    pub(crate) fn fork(&self) -> PyResult<i32> {
+    /// Forks, by what `os.fork` is now; `sentinel` is the process descriptor of this process. Never returns in the child.
+    pub(crate) fn fork(&self, sentinel: RawFd) -> PyResult<i32> {
         let py = self.process.py();
         let world = self.world;
+        self.parent.setattr(world.name(py, Name::Sentinel), sentinel)?;
         let fork = match &world.fork {
             Some(fork) => fork.bind(py).clone(),
             None => world.os.bind(py).as_any().get_item(world.name(py, Name::Fork))?,
@@ -188,6 +183,7 @@ enum Name {
     ExitFunction,
     ForceStartMethod,
     MainThreadFunction,
+    Sentinel,
     Count,
 }
 
@@ -222,6 +218,7 @@ const NAMES: [&str; Name::Count as usize] = [
     "_exit_function",
     "_force_start_method",
     "main_thread",
+    "_sentinel",
 ];
 
 /// The modules a child deals with, by their dictionaries, and functions of theirs.

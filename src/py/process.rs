@@ -248,12 +248,9 @@ pub(crate) fn fork_together(
     for child in children.iter().filter(|_| daemon) {
         lifeline = Some(child.get().hang(child.py())?);
     }
-    // Opened before the fork, so that no other process can have got the number of a parent that is gone already;
-    // here its place is then taken by a child's.
-    let sentinel = child::open_self().map_err(Failure::from)?;
     let mut ready = Vec::with_capacity(processes.len());
     for process in &processes {
-        let Some(forked) = Forked::prepare(process, sentinel.as_raw_fd(), lifeline, held)? else { return Ok(false) };
+        let Some(forked) = Forked::prepare(process, lifeline, held)? else { return Ok(false) };
         ready.push(forked);
     }
     let mut started = Vec::with_capacity(ready.len());
@@ -267,16 +264,19 @@ pub(crate) fn fork_together(
             }
         }
     }
-    drop(sentinel);
     for (child, (pid, watch)) in children.iter().zip(started) {
         child.get().adopt(pid, watch);
     }
     failed.map_or(Ok(true), Err)
 }
 
-/// Forks one. A child that cannot be watched is ended at once, before it has done anything.
+/// Forks one.
 fn fork(forked: &Forked<'_>) -> PyResult<(i32, Watch)> {
-    let pid = forked.fork()?;
+    // Opened before the fork, so that no other process can have got the number of a parent that is gone already; here
+    // its place is then taken by the child's. So there is one, but for what other threads open.
+    let sentinel = child::open_self().map_err(Failure::from)?;
+    let pid = forked.fork(sentinel.as_raw_fd())?;
+    drop(sentinel);
     arena::forked(pid.unsigned_abs());
     match Watch::child(pid) {
         Ok(watch) => Ok((pid, watch)),

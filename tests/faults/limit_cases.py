@@ -109,6 +109,26 @@ def no_descriptors_left(ctx):
 
 
 @case()
+def workers_replaced_with_few_descriptors(ctx):
+    """Each task comes back, or the pool says that it cannot start workers."""
+    normal = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for spare in (0, 1, 2, 3):
+        pool = ctx.Pool(4, maxtasksperchild=1)
+        highest = max(map(int, os.listdir("/proc/self/fd"))) + 1
+        limit(resource.RLIMIT_NOFILE, highest - 3 + spare)
+        results = [pool.apply_async(double, (number,)) for number in range(16)]
+        try:
+            assert [result.get(15) for result in results] == [2 * number for number in range(16)]
+        except OSError as error:
+            assert error.errno == errno.EMFILE, error
+        except submodule("pool").BrokenPoolError:
+            pass
+        limit(resource.RLIMIT_NOFILE, normal)
+        pool.terminate()
+        pool.join()
+
+
+@case()
 def no_address_space_left(ctx):
     q, far = ctx.Queue(), ctx.Queue()
     for each in (q, far):
