@@ -28,6 +28,10 @@ pytestmark = pytest.mark.rsmp_only("the engine of rsmp's queues")
 KINDS = ["Queue", "JoinableQueue", "SimpleQueue"]
 MIB = 1 << 20
 
+by_hand = pytest.mark.skipif(
+    "RSMP_HUGE" not in os.environ, reason="RSMP_HUGE=1: takes several GiB of memory, or asks for all"
+)
+
 
 def finish(*processes):
     for process in processes:
@@ -113,17 +117,34 @@ class TestMemory:
         rest = [q.get(timeout=5) for _ in range(put - put // 2)]
         assert {len(item) for item in rest} == {size} and q.get(timeout=5) == "works again" and q.empty()
 
+    @by_hand
     def test_more_than_the_machine_has_is_a_memory_error(self, mp):
         q = mp.Queue()
+        with open("/proc/meminfo") as lines:
+            left = {name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in lines)}
         # The pages of zeros are never touched, so the bytes object itself takes no memory.
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        huge = bytes(available + 512 * MIB) if os.environ.get("RSMP_HUGE") else None
-        if huge is None:
-            pytest.skip("RSMP_HUGE=1 asks for as much memory as the machine has")
+        huge = bytes(left["MemAvailable"] + left["SwapFree"])
         with pytest.raises(MemoryError):
             q.put(huge)
         q.put(1)
         assert q.get() == 1
+
+    @by_hand
+    def test_payloads_of_more_than_two_gibibytes(self, ctx):
+        q = ctx.Queue()
+        producer = ctx.Process(target=put_gibibytes, args=(q, 2.5))
+        producer.start()
+        payload = q.get()
+        assert len(payload) == 5 << 29
+        assert payload[:3] == b"abc" and payload[-3:] == b"xyz" and payload.count(0) == len(payload) - 6
+        del payload
+        assert q.get() == "and on"
+        producer.join()
+
+
+def put_gibibytes(q, count):
+    q.put(b"abc" + bytes(int(count * 2**30) - 6) + b"xyz")
+    q.put("and on")
 
 
 def put_all(q, items):
