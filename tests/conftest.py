@@ -3,6 +3,7 @@
 ``pytest tests --mp=rsmp`` (the default) or ``--mp=multiprocessing``, the oracle, or any other module with that API.
 """
 
+import ctypes
 import importlib
 import os
 import signal
@@ -62,6 +63,7 @@ def ctx(request: pytest.FixtureRequest, mp: ModuleType) -> Any:
 @pytest.fixture(scope="session")
 def _helpers(mp: ModuleType) -> None:
     """Start what lives as long as the program, so that no test is blamed for it."""
+    ctypes.CFUNCTYPE(None)(int)  # keeps its library open, in some builds
     importlib.import_module(f"{mp.__name__}.resource_tracker").ensure_running()
     importlib.import_module(f"{mp.__name__}.forkserver").ensure_running()
 

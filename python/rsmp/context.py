@@ -240,6 +240,9 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
         # The state lives in the standard default context.
         del context
 
+    # Optional where it is so in the standard class.
+    __init__.__defaults__ = _standard.DefaultContext.__init__.__defaults__
+
     @property
     def _default_context(self) -> Any:
         return _ours(_standard._default_context._default_context)

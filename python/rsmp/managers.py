@@ -420,6 +420,8 @@ _SET_METHODS = (
     *("symmetric_difference_update", "union", "update"),
 )
 _BaseSetProxy: Any = MakeProxyType("_BaseSetProxy", _SET_METHODS)
+if hasattr(_standard, "_BaseSetProxy"):
+    _BaseSetProxy = type("_BaseSetProxy", (_BaseSetProxy, _standard._BaseSetProxy), {})
 
 
 class SetProxy(_BaseSetProxy, *([_standard.SetProxy] if hasattr(_standard, "SetProxy") else [])):  # type: ignore[misc]

@@ -281,22 +281,13 @@ def test_a_server_killed_before_it_serves(ctx):
     manager.shutdown()
 
 
-class Tidying(managers.Server):
-    def shutdown(self, c):
-        super().shutdown(c)
-        self.folder.joinpath("tidied").touch()
-
-
-class TidyingManager(managers.BaseManager):
-    _Server = Tidying
-
-
-def test_a_server_class_may_tidy_up_when_it_is_stopped(mp, tmp_path):
-    Tidying.folder = tmp_path
-    manager = TidyingManager(ctx=mp.get_context("fork"))
-    manager.start()
-    manager.shutdown()
-    assert (tmp_path / "tidied").exists()
+def test_a_server_class_may_tidy_up_when_it_is_stopped(mp):
+    server = managers.Server({}, ("127.0.0.1", 0), b"secret", "pickle")
+    server.stop_event = threading.Event()
+    ours, theirs = mp.Pipe()
+    assert server.shutdown(ours) is None
+    assert theirs.recv() == ("#RETURN", None) and server.stop_event.is_set()
+    server.listener.close()
 
 
 INTERRUPTED = """if 1:
@@ -330,7 +321,7 @@ def test_ctrl_c_during_the_start(mp):
 @pytest.mark.may_leave("the server accepts until its process ends")
 @pytest.mark.rsmp_only("the standard server accepts no more")
 def test_no_thread_for_a_client(monkeypatch):
-    server = Tidying({}, ("127.0.0.1", 0), b"secret", "pickle")
+    server = managers.Server({}, ("127.0.0.1", 0), b"secret", "pickle")
     serving = threading.Thread(target=serve, args=(server,))
     serving.start()
     start = threading.Thread.start
