@@ -86,10 +86,12 @@ impl Ring {
         let (slab, filled) = self.slabs().allocate_for(parts, len as u64, Self::owner())?;
         let body = Body::Slab { ring: self, index: slab.index, len: len as u64, taken: AtomicBool::new(false) };
         let parcel = Parcel { tag, body };
-        let mut offset = slab.offset;
-        for part in if filled { &[] } else { parts } {
-            self.copy_in(offset, part)?;
-            offset += part.len() as u64;
+        if !filled {
+            let mut offset = slab.offset;
+            for part in parts {
+                self.copy_in(offset, part)?;
+                offset += part.len() as u64;
+            }
         }
         Ok(parcel)
     }

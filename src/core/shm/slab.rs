@@ -495,6 +495,10 @@ mod tests {
         unsafe { file.first().cast().as_ref() }
     }
 
+    fn slabs<'a>(file: &'a Growing, mapped: &'a Mapped) -> Slabs<'a> {
+        Slabs { file, header: header(file), mapped }
+    }
+
     #[test]
     fn classes_hold_what_they_say() {
         for len in [1, SMALLEST, SMALLEST + 1, 20 << 10, (20 << 10) + 1, 65536, 65537, (3 << 30) + 5, LARGEST] {
@@ -510,7 +514,7 @@ mod tests {
     fn slabs_are_apart_and_reused_last_in_first_out() {
         let file = file();
         let mapped = Mapped::default();
-        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
+        let slabs = slabs(&file, &mapped);
         let taken: Vec<_> = (1..200).map(|n| (n * 1000, slabs.allocate(n * 1000, ME).expect("slab"))).collect();
         let mut ranges: Vec<_> = taken.iter().map(|(len, slab)| (slab.offset, slab.offset + len)).collect();
         ranges.sort_unstable();
@@ -530,7 +534,7 @@ mod tests {
     fn a_sweep_frees_what_nobody_refers_to() {
         let file = file();
         let mapped = Mapped::default();
-        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
+        let slabs = slabs(&file, &mapped);
         let kept = slabs.allocate(20_000, ME).expect("slab");
         let lost = slabs.allocate(20_000, ME).expect("slab");
         slabs.sweep(|index, _| index == kept.index).expect("sweep");
@@ -542,7 +546,7 @@ mod tests {
     fn what_is_owned_in_a_sweep_is_looked_for_in_the_next() {
         let file = file();
         let mapped = Mapped::default();
-        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
+        let slabs = slabs(&file, &mapped);
         slabs.allocate(20_000, ME).expect("slab");
         slabs.sweep(|_, _| true).expect("sweep");
         assert!(slabs.fresh() >= 20_000);
@@ -554,7 +558,7 @@ mod tests {
     fn fresh_slabs_are_filled_as_they_are_made_and_warm_ones_are_not() {
         let file = file();
         let mapped = Mapped::default();
-        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
+        let slabs = slabs(&file, &mapped);
         let len = WRITTEN as usize + 12_345;
         let numbered: Vec<u8> = (0..=255).cycle().take(len).collect();
         let parts: Vec<&[u8]> = numbered.chunks(7000).flat_map(|part| [part, &[]]).collect();
@@ -575,7 +579,7 @@ mod tests {
     fn memory_that_cannot_be_had_is_an_error_and_nothing_is_lost() {
         let file = file();
         let mapped = Mapped::default();
-        let slabs = Slabs { file: &file, header: header(&file), mapped: &mapped };
+        let slabs = slabs(&file, &mapped);
         assert_eq!(*slabs.allocate(u64::MAX, ME).expect_err("too large").kind(), Kind::OutOfMemory);
         assert!(slabs.allocate(LARGEST, ME).is_err());
         assert!(slabs.allocate(1 << 20, ME).is_ok());
