@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Server", "listener_client", "serve_forked"]
+__all__ = ["Server", "listener_client", "serve_forked", "serve_starter"]
 
 _standard: Any = _stdlib.load("managers")
 util = _standard.util
@@ -212,6 +212,11 @@ def serve_forked(server: Server, held: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if held:
         _child.admit_interrupts()
+    serve_starter(server)
+
+
+def serve_starter(server: Any) -> None:
+    """Serve until told to stop, or until the process that started this one is gone."""
     server._starter = process.parent_process()
     util.info("manager serving at %r", server.address)
     server.serve_forever()

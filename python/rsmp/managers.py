@@ -15,7 +15,7 @@ import threading
 import time
 
 from rsmp import _child, _stdlib, connection, process, shared_memory
-from rsmp._server import Server, listener_client, serve_forked
+from rsmp._server import Server, listener_client, serve_forked, serve_starter
 from rsmp.context import _default_context
 
 TYPE_CHECKING = False
@@ -162,11 +162,9 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         if initializer is not None:
             initializer(*initargs)
         server = cls._Server(registry, address, authkey, serializer)
-        server._starter = process.parent_process()
         writer.send(server.address)
         writer.close()
-        util.info("manager serving at %r", server.address)
-        server.serve_forever()
+        serve_starter(server)
 
     @staticmethod
     def _finalize_manager(
