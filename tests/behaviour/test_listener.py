@@ -20,6 +20,16 @@ def serve(listener, results):
         results.append(error)
 
 
+def assert_serves(listener, key):
+    results = []
+    thread = in_thread(serve, listener, results)
+    with connection.Client(listener.address, authkey=key) as client:
+        client.send(1)
+        assert client.recv() == 2
+    thread.join()
+    assert not results
+
+
 @pytest.mark.parametrize("family", ["AF_INET", "AF_UNIX", "abstract", None])
 @pytest.mark.parametrize("authkey", [None, b"secret"])
 def test_listener_and_client(family, authkey):
@@ -52,12 +62,7 @@ def test_a_wrong_key_is_refused_and_the_listener_goes_on(mp):
             connection.Client(listener.address, authkey=b"wrong")
         thread.join()
         assert type(results.pop()) is mp.AuthenticationError
-        thread = in_thread(serve, listener, results)
-        with connection.Client(listener.address, authkey=b"right") as client:
-            client.send(1)
-            assert client.recv() == 2
-        thread.join()
-    assert not results
+        assert_serves(listener, b"right")
 
 
 @pytest.mark.parametrize("sent", [b"", b"\0\0", frame(b"garbage"), frame(b"#CHALLENGE#" + b"x" * 500), b"\xff" * 12])
@@ -72,11 +77,7 @@ def test_a_client_that_talks_nonsense_does_not_harm_the_listener(sent):
             thread.join(10)
             assert not thread.is_alive()
         assert isinstance(results.pop(), (OSError, EOFError, library.AuthenticationError))
-        thread = in_thread(serve, listener, results)
-        with connection.Client(listener.address, authkey=b"right") as client:
-            client.send(1)
-            assert client.recv() == 2
-        thread.join()
+        assert_serves(listener, b"right")
 
 
 @pytest.mark.rsmp_only("a silent client blocks the standard listener for ever")
@@ -100,14 +101,8 @@ def test_keys_are_bytes():
 
 @pytest.mark.rsmp_only("before 3.13 the standard listener takes an empty key for none")
 def test_an_empty_key_is_a_key(mp):
-    results = []
     with connection.Listener(authkey=b"") as listener:
-        thread = in_thread(serve, listener, results)
-        with connection.Client(listener.address, authkey=b"") as client:
-            client.send(1)
-            assert client.recv() == 2
-        thread.join()
-    assert not results
+        assert_serves(listener, b"")
 
 
 def test_addresses():
