@@ -18,7 +18,7 @@ def trace(program, tmp_path):
     """Run ``program``, which writes `BEGIN` and `END` to its standard error, and return the system calls between."""
     strace = shutil.which("strace")
     if strace is None:
-        pytest.skip("needs strace")
+        pytest.skip("the evidence is strace's, which this machine does not have")
     path = tmp_path / "calls"
     marked = f"import os, rsmp\n{program}".replace("BEGIN", f"os.write(2, b'{BEGIN}')").replace(
         "END", f"os.write(2, b'{END}')"

@@ -20,7 +20,7 @@ def run(example, folder, *library):
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_does_the_same_on_both(example, tmp_path):
     if example.stem.startswith("numpy") and importlib.util.find_spec("numpy") is None:
-        pytest.skip("needs numpy")
+        pytest.skip("the example needs numpy, which `make test` installs")
     standard = run(example, tmp_path / "standard")
     assert standard[1:3] == ("", 0)
     assert run(example, tmp_path / "rsmp", "-m", "rsmp") == standard

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-numpy = pytest.importorskip("numpy")
+numpy = pytest.importorskip("numpy", reason="needs numpy, which `make test` installs")
 
 SIZES = [2**17 + 3, 2**20, 2**20 + 1]  # numbers of 8 bytes: 1 MiB and a bit, 8 MiB, and a bit
 

@@ -70,9 +70,8 @@ def test_a_pool_that_nobody_holds_is_ended(ctx):
         assert process.exitcode is not None
 
 
+@pytest.mark.rsmp_only("the standard pool waits for it for ever")
 def test_a_worker_that_ignores_sigterm_is_ended_all_the_same(ctx):
-    if library.__name__ == "multiprocessing":
-        pytest.skip("the standard pool waits for it")
     pool = ctx.Pool(1, signal.signal, (signal.SIGTERM, signal.SIG_IGN))
     result = pool.apply_async(sleep, (60,))
     time.sleep(0.2)

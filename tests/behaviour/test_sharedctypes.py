@@ -343,9 +343,8 @@ def test_bytes_are_shared_with_memoryviews(mp):
     assert array[:] == [1, -2, 3, -4]
 
 
+@pytest.mark.rsmp_only("the standard library names it from 3.15 on")
 @pytest.mark.parametrize("make", ["Value", "RawValue", "Array", "RawArray"])
-def test_a_bad_typecode_is_named(ctx, mp, make):
-    if mp.__name__ != "rsmp":
-        pytest.skip("the standard library names it from 3.15 on")
+def test_a_bad_typecode_is_named(ctx, make):
     with pytest.raises(TypeError, match="bad typecode 'x'"):
         getattr(ctx, make)("x", 1)

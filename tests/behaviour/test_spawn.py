@@ -317,10 +317,9 @@ if __name__ == "__main__":
         assert ran.stderr == "" and ran.stdout == "1 ['default', 'error::BytesWarning'] True\n" * 3
 
 
+@pytest.mark.rsmp_only("the standard child imports all of these")
 def test_a_lean_child(tmp_path):
     """What a spawned child with nothing to do does not import."""
-    if library.__name__ != "rsmp":
-        pytest.skip("rsmp's own bound")
     program = """
 import sys
 import rsmp
@@ -340,10 +339,9 @@ if __name__ == "__main__":
     assert sorted(eval(loaded)) == sorted(f"multiprocessing.{name}" for name in names)
 
 
+@pytest.mark.rsmp_only("the standard worker imports all of these")
 def test_a_lean_worker(tmp_path):
     """What a spawned worker does not import to run functions of plain values."""
-    if library.__name__ != "rsmp":
-        pytest.skip("rsmp's own bound")
     program = """
 import sys
 import rsmp

@@ -8,6 +8,8 @@ import pytest
 FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
 CORPUS = FUZZ / "corpus" / "authentication"
 
+pytestmark = pytest.mark.rsmp_only("the standard library stops at an assertion for what is no challenge")
+
 
 @pytest.fixture(scope="module")
 def exchange():
@@ -17,12 +19,6 @@ def exchange():
     finally:
         sys.path.remove(str(FUZZ))
     return authentication
-
-
-@pytest.fixture(autouse=True)
-def only_ours(mp):
-    if mp.__name__ != "rsmp":
-        pytest.skip("the standard library stops at an assertion for what is no challenge")
 
 
 def test_nobody_is_let_in_for_a_wrong_answer(exchange):

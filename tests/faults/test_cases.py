@@ -35,10 +35,9 @@ def test_survives(request, ctx, mp, function):
     harness.check(function, ctx.get_start_method(), mp.__name__)
 
 
-def test_the_standard_library_does_not(mp):
+@pytest.mark.rsmp_only("it runs the cases on the standard library itself, whatever is under test")
+def test_the_standard_library_does_not():
     """The contrast: none of these passes there within the time that rsmp takes for it, many times over."""
-    if mp.__name__ != "rsmp":
-        pytest.skip("shown once, beside rsmp")
     runs = [harness.Run(function, "fork", "multiprocessing") for function in CASES if function.__name__ in CONTRAST]
     assert len(runs) == len(CONTRAST)
     deadline = time.monotonic() + 5

@@ -36,10 +36,9 @@ def test_a_fifth_of_the_time(ctx, mp):
     assert status == 0, f"{status}\n{out}\n{error}"
 
 
-def test_a_full_memory_file_system(ctx, mp):
+@pytest.mark.rsmp_only("the standard library keeps its locks there and finds no room for them")
+def test_a_full_memory_file_system(ctx):
     """In a mount namespace of its own, with two megabytes of /dev/shm."""
-    if mp.__name__ != "rsmp":
-        pytest.skip("the standard library keeps its locks there and finds no room for them")
     mount = "mount -t tmpfs -o size=2m rsmp-test /dev/shm"
     probe = subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True, text=True)
     if probe.returncode:

@@ -34,7 +34,7 @@ def expected_lines():
 
 
 def test_mypy(folder):
-    pytest.importorskip("mypy")
+    pytest.importorskip("mypy", reason="needs mypy, which `make test` installs")
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "program.py"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     reported = {int(match[1]) for match in re.finditer(r"^program\.py:(\d+): error", ran.stdout, re.MULTILINE)}
@@ -43,7 +43,7 @@ def test_mypy(folder):
 
 def test_pyright(folder):
     if importlib.util.find_spec("basedpyright") is None:
-        pytest.skip("needs basedpyright")
+        pytest.skip("needs basedpyright, which `make test` installs where it can be had")
     (folder / "pyrightconfig.json").write_text(
         json.dumps({"typeCheckingMode": "standard", "pythonPlatform": "Linux", "pythonVersion": "3.11"})
     )
@@ -54,7 +54,7 @@ def test_pyright(folder):
     assert reported == expected_lines(), ran.stdout
 
 
-@pytest.mark.skipif(not STUBS.is_dir(), reason="needs the sources")
+@pytest.mark.skipif(not STUBS.is_dir(), reason="compares source trees, which an installed package does not have")
 def test_there_is_a_stub_for_every_module():
     package = STUBS.parent / "rsmp"
     modules = {path.relative_to(package).with_suffix("") for path in package.rglob("*.py")}
