@@ -18,6 +18,7 @@ from rsmp import _rsmp, _stdlib, reduction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _standard = _stdlib.mirror(__name__)
@@ -33,46 +34,47 @@ def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
 
 
+class _Lazy:
+    """Attributes that are made when one of them is first asked for, into the queue's dictionary.
+
+    Not ``__getattr__``: with one in its class, looking up any method takes twice as long.
+    """
+
+    def __init__(self, make: Callable[[Any], dict[str, Any]]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, queue: Any, owner: type) -> Any:
+        if queue is None or not queue._is_native:
+            kind = f"type object {owner.__name__!r}" if queue is None else f"{owner.__name__!r} object"
+            message = f"{kind} has no attribute {self._name!r}"
+            raise AttributeError(message, name=self._name, obj=owner if queue is None else queue)
+        for name, value in self._make(queue).items():
+            queue.__dict__.setdefault(name, value)
+        return queue.__dict__[self._name]
+
+
+def _make_ends(queue: Any) -> dict[str, Any]:
+    return dict(zip(("_reader", "_writer"), queue._ends(), strict=True))
+
+
 class _Shared:
     """What the queue classes have in common: their way to other processes, and the ends."""
 
-    def __getattr__(self: Any, name: str) -> Any:
-        make = _LAZY.get(name) if self._is_native else None
-        if make is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-        make(self)
-        return self.__dict__[name]
-
-    def _make_ends(self: Any) -> None:
-        reader, writer = self._ends()
-        self.__dict__.setdefault("_reader", reader)
-        self.__dict__.setdefault("_writer", writer)
+    _reader = _Lazy(_make_ends)
+    _writer = _Lazy(_make_ends)
+    _poll = _Lazy(lambda queue: {"_poll": queue._reader.poll})
+    _recv_bytes = _Lazy(lambda queue: {"_recv_bytes": queue._reader.recv_bytes})
+    _send_bytes = _Lazy(lambda queue: {"_send_bytes": queue._writer.send_bytes})
+    # The engine locks by itself; these serve subclasses that hold them around the methods above.
+    _rlock = _Lazy(lambda _queue: {"_rlock": threading.Lock()})
+    _wlock = _Lazy(lambda _queue: {"_wlock": threading.Lock()})
 
     def _shared_descriptors(self: Any) -> tuple[Any, Any]:
         file, event = self._descriptors
         return reduction.share_descriptor(file), reduction.share_descriptor(event)
-
-
-def _make_methods(queue: Any) -> None:
-    queue.__dict__.update(
-        _poll=queue._reader.poll, _recv_bytes=queue._reader.recv_bytes, _send_bytes=queue._writer.send_bytes
-    )
-
-
-def _make_locks(queue: Any) -> None:
-    # The engine locks by itself; these serve subclasses that hold them around the methods above.
-    queue.__dict__.update(_rlock=threading.Lock(), _wlock=threading.Lock())
-
-
-_LAZY: dict[str, Any] = {
-    "_reader": _Shared._make_ends,
-    "_writer": _Shared._make_ends,
-    "_poll": _make_methods,
-    "_recv_bytes": _make_methods,
-    "_send_bytes": _make_methods,
-    "_rlock": _make_locks,
-    "_wlock": _make_locks,
-}
 
 
 class Queue(_rsmp.Queue, _Shared, _standard.Queue):  # type: ignore[name-defined,misc]

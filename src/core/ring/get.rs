@@ -234,7 +234,11 @@ impl Ring {
     ) -> Result<Taken> {
         let header = self.header();
         let before = header.get.mark.own();
-        let tail = header.put.mark.read();
+        let look = || self.tail.look(&header.put.mark);
+        let mut tail = self.tail.last();
+        if before.position >= tail.position {
+            tail = look();
+        }
         let watched = || header.watched.load(crate::atomic::Ordering::Relaxed) != 0;
         if before.position == tail.position {
             if watched() {
@@ -258,6 +262,9 @@ impl Ring {
         claim(batch);
         header.get.mark.set(mark);
         // The records are taken: what fails from here on is left for the next call.
+        if mark.position == tail.position || self.is_wasteful(mark.position, tail.position, Self::KEPT_SEGMENTS) {
+            tail = look();
+        }
         if self.is_wasteful(mark.position, tail.position, Self::KEPT_SEGMENTS)
             && let Ok(Some(_put)) = self.try_lock_put()
         {

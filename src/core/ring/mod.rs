@@ -23,6 +23,7 @@ mod pace;
 mod put;
 mod ready;
 mod repair;
+mod seen;
 mod stream;
 mod view;
 mod wake;
@@ -45,6 +46,7 @@ pub use put::{Parcel, Put};
 
 use layout::{HEADER, MAGIC, VERSION};
 use pace::Pace;
+use seen::Seen;
 
 /// How much may be queued; zero is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +67,9 @@ pub struct Ring {
     room_spin: Spin,
     pace: Pace,
     mapped: Mapped,
+    /// How far the producers had come, and the consumers.
+    tail: Seen,
+    head: Seen,
 }
 
 impl Ring {
@@ -107,6 +112,8 @@ impl Ring {
             room_spin: Spin::new(),
             pace: Pace::new(),
             mapped: Mapped::default(),
+            tail: Seen::new(),
+            head: Seen::new(),
         }
     }
 

@@ -134,7 +134,7 @@ impl Ring {
         let header = self.header();
         let before = header.put.mark.own();
         let bounded = self.limits != Limits::default();
-        let mut taken = if bounded { header.get.mark.read() } else { Mark::default() };
+        let mut taken = if bounded { self.head.last() } else { Mark::default() };
         let mut mark = before;
         let mut count = 0;
         for parcel in parcels {
@@ -142,7 +142,7 @@ impl Ring {
                 break;
             }
             if bounded && !self.limits.admit(mark, taken, parcel.len()) {
-                taken = header.get.mark.read();
+                taken = self.head.look(&header.get.mark);
                 if !self.limits.admit(mark, taken, parcel.len()) {
                     break;
                 }
@@ -171,7 +171,8 @@ impl Ring {
         drop(guard);
         header.items.wake(count as u32);
         // Producers asleep for room: the consumer woke one, and there may be room for more.
-        if bounded && self.limits.admit(mark, taken, 0) {
+        let room = |taken| self.limits.admit(mark, taken, 0);
+        if bounded && (room(taken) || room(self.head.look(&header.get.mark))) {
             header.room.wake(1);
         }
         Ok(Put::Done(count))

@@ -4,12 +4,15 @@
 pub(crate) mod layout;
 #[path = "../../../src/core/ring/ready.rs"]
 mod ready;
+#[path = "../../../src/core/ring/seen.rs"]
+mod seen;
 #[path = "../../../src/core/ring/wake.rs"]
 mod wake;
 
 use loom::sync::{Mutex, MutexGuard};
 
 use self::layout::{Commit, Event, Header, Mark, Side};
+use self::seen::Seen;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::clock::Deadline;
 use crate::error::Result;
@@ -23,6 +26,8 @@ pub(crate) struct Ring {
     put: Mutex<()>,
     get: Mutex<()>,
     pub(crate) event: descriptor::Event,
+    /// One process's, as all threads of a model are.
+    tail: Seen,
 }
 
 fn words<const N: usize>() -> [AtomicU64; N] {
@@ -53,7 +58,7 @@ impl Ring {
             first_table: words(),
             slabs: Default::default(),
         };
-        Self { header, put: Mutex::new(()), get: Mutex::new(()), event: descriptor::Event(AtomicU32::new(0)) }
+        Self { header, put: Mutex::new(()), get: Mutex::new(()), event: descriptor::Event(AtomicU32::new(0)), tail: Seen::new() }
     }
 
     fn header(&self) -> &Header {
@@ -100,8 +105,15 @@ impl Ring {
     pub(crate) fn try_get(&self) -> bool {
         let guard = self.lock_get(Deadline::NEVER);
         let head = self.header.get.mark.own();
-        let tail = self.header.put.mark.read();
-        assert_eq!(tail.position, 8 * tail.items, "a torn mark");
+        let look = || {
+            let tail = self.tail.look(&self.header.put.mark);
+            assert_eq!(tail.position, 8 * tail.items, "a torn mark");
+            tail
+        };
+        let mut tail = self.tail.last();
+        if head.position >= tail.position {
+            tail = look();
+        }
         let watched = || self.header.watched.load(Ordering::Relaxed) != 0;
         if head.position == tail.position {
             if watched() {
@@ -111,6 +123,9 @@ impl Ring {
         }
         let head = next(head);
         self.header.get.mark.set(head);
+        if head.position == tail.position {
+            tail = look();
+        }
         if watched() && head.position == tail.position {
             self.quieten(head).expect("it cannot fail");
         }
