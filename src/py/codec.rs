@@ -11,14 +11,13 @@
 //! free-threaded interpreter it could, and every message is pickled.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use pyo3::ffi;
 use pyo3::prelude::*;
 use rsmp_core::frame::compact::{self, PICKLE, Reader, Token};
+use smallvec::SmallVec;
 
 use crate::error::Failure;
+use crate::numbers::{FEW, Numbers};
 use crate::pickle;
 
 /// Containers nested deeper are left to pickle, which knows how to raise `RecursionError`.
@@ -52,7 +51,7 @@ pub(crate) fn decode<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py
     if let Some((&PICKLE, pickled)) = message.split_first() {
         return pickle::loads(py, pickled);
     }
-    let mut decoder = Decoder { reader: Reader::new(message), remembered: Vec::new() };
+    let mut decoder = Decoder { reader: Reader::new(message), remembered: SmallVec::new() };
     decoder.value(py, 0)
 }
 
@@ -70,19 +69,12 @@ enum Place {
 
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
-    numbers: HashMap<usize, Number, BuildHasherDefault<AddressHasher>>,
-}
-
-#[derive(Clone, Copy)]
-struct Number {
-    number: usize,
-    /// A tuple whose items are still being written cannot be referred to: it does not exist yet for the reader.
-    open: bool,
+    numbers: Numbers,
 }
 
 impl<'a> Encoder<'a> {
     fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, numbers: HashMap::default() }
+        Self { out, numbers: Numbers::default() }
     }
 
     /// Writes one value; `None` when it must be pickled.
@@ -173,13 +165,13 @@ impl<'a> Encoder<'a> {
             let opened = self.container(object, Token::Tuple(length.cast_unsigned()), place, depth)?;
             let Opened::New(numbered) = opened else { return Some(()) };
             if numbered {
-                self.numbers.get_mut(&object.addr())?.open = true;
+                self.numbers.set_open(object.addr(), true);
             }
             for index in 0..length {
                 self.value(ffi::PyTuple_GET_ITEM(object, index), Place::Item, depth + 1)?;
             }
             if numbered {
-                self.numbers.get_mut(&object.addr())?.open = false;
+                self.numbers.set_open(object.addr(), false);
             }
         }
         Some(())
@@ -228,18 +220,13 @@ impl<'a> Encoder<'a> {
     }
 
     fn numbered(&mut self, object: *mut ffi::PyObject, token: Token<'_>) -> Option<Opened> {
-        let next = self.numbers.len();
-        match self.numbers.entry(object.addr()) {
-            std::collections::hash_map::Entry::Occupied(seen) => {
-                let Number { number, open } = *seen.get();
-                if open {
-                    return None;
-                }
-                compact::write(self.out, Token::Ref(number), false);
+        match self.numbers.of(object.addr()) {
+            Some(seen) if seen.open => None,
+            Some(seen) => {
+                compact::write(self.out, Token::Ref(seen.number), false);
                 Some(Opened::Again)
             }
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(Number { number: next, open: false });
+            None => {
                 compact::write(self.out, token, true);
                 Some(Opened::New(true))
             }
@@ -260,27 +247,9 @@ fn unshared(object: *mut ffi::PyObject) -> bool {
     unsafe { ffi::Py_REFCNT(object) == 1 }
 }
 
-/// Addresses of objects are distinct and multiples of 16; spreading their bits is hash enough.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("only addresses are hashed");
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        self.0 = (address as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-}
-
 struct Decoder<'a, 'py> {
     reader: Reader<'a>,
-    remembered: Vec<Option<Bound<'py, PyAny>>>,
+    remembered: SmallVec<[Option<Bound<'py, PyAny>>; FEW]>,
 }
 
 impl<'py> Decoder<'_, 'py> {
@@ -292,11 +261,7 @@ impl<'py> Decoder<'_, 'py> {
         let simple = unsafe {
             match token {
                 Token::Int(value) => Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromLongLong(value)),
-                Token::Str(text) => {
-                    let text_length = text.len().cast_signed();
-                    let made = ffi::PyUnicode_DecodeUTF8(text.as_ptr().cast(), text_length, std::ptr::null());
-                    Bound::from_owned_ptr_or_err(py, made)
-                }
+                Token::Str(text) => Bound::from_owned_ptr_or_err(py, string(text)),
                 Token::Float(value) => Bound::from_owned_ptr_or_err(py, ffi::PyFloat_FromDouble(value)),
                 Token::None => Ok(py.None().into_bound(py)),
                 Token::Bool(value) => Ok(value.into_pyobject(py)?.to_owned().into_any()),
@@ -375,6 +340,27 @@ impl<'py> Decoder<'_, 'py> {
             }
         }
         Ok(dict)
+    }
+}
+
+/// A new string of UTF-8; null with an exception set where it is none.
+///
+/// # Safety
+/// Attached.
+#[inline]
+unsafe fn string(text: &[u8]) -> *mut ffi::PyObject {
+    let length = text.len().cast_signed();
+    // SAFETY: attached. The new string has room for `length` characters of a byte each, and nobody else has seen it.
+    unsafe {
+        // The shortest are the interpreter's own objects.
+        if length < 2 || !text.is_ascii() {
+            return ffi::PyUnicode_DecodeUTF8(text.as_ptr().cast(), length, std::ptr::null());
+        }
+        let made = ffi::PyUnicode_New(length, 127);
+        if !made.is_null() {
+            std::ptr::copy_nonoverlapping(text.as_ptr(), ffi::PyUnicode_DATA(made).cast(), text.len());
+        }
+        made
     }
 }
 

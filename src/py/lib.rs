@@ -15,6 +15,7 @@ mod heap;
 mod hooks;
 mod inspect;
 mod message;
+mod numbers;
 mod pickle;
 mod pool;
 mod process;
