@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::ring::layout::{INLINE, Mark, RECORD, RecordWord};
 use crate::ring::stream::Table;
 use crate::ring::{Limits, Ring};
-use crate::sys::process;
 use crate::sys::robust::Guard;
+use crate::sys::{cpu, process};
 
 /// Bytes copied out before the lock is let go of.
 const BATCH: usize = 64 << 10;
@@ -29,6 +29,14 @@ const KEPT: u64 = 4 << 20;
 const KEPT_LARGE: u64 = 128 << 20;
 /// From which use on a class counts as used again and again.
 const REUSED: u32 = 2;
+
+/// Lets `until` come, a moment after `now`.
+fn pause(mut now: u64, until: u64) {
+    while now < until {
+        hint::spin_loop();
+        now = clock::now();
+    }
+}
 
 /// A long payload taken from the queue: memory that is this process's alone until dropped.
 #[derive(Debug)]
@@ -154,9 +162,23 @@ impl Ring {
     /// Takes up to `max` records into `batch`, without waiting for anything.
     #[inline]
     pub fn try_get(self: &Arc<Self>, batch: &mut Batch, max: usize) -> Result<Taken> {
+        self.let_ahead();
         match self.try_lock_get()? {
             Some(guard) => self.get_locked(guard, batch, max, |_| {}),
             None => Ok(Taken::Busy),
+        }
+    }
+
+    /// Where what was seen is taken and more is coming in, gives the producer a moment before the next look.
+    #[inline]
+    fn let_ahead(&self) {
+        let Some(until) = self.tail.flow(LOOK) else { return };
+        if self.header().get.mark.read().position < self.tail.last().position {
+            return;
+        }
+        let now = clock::now();
+        if cpu::available(now) > 1 {
+            pause(now, until);
         }
     }
 
@@ -195,10 +217,8 @@ impl Ring {
     /// Waits at most to `until` for something to get; returns early for any reason or none.
     pub fn wait(&self, until: Deadline) {
         let look = || {
-            let next = clock::now() + LOOK;
-            while clock::now() < next {
-                hint::spin_loop();
-            }
+            let now = clock::now();
+            pause(now, now + LOOK);
             (!self.is_empty()).then_some(())
         };
         if self.item_spin.until(until, look).is_none() {
@@ -234,11 +254,11 @@ impl Ring {
     ) -> Result<Taken> {
         let header = self.header();
         let before = header.get.mark.own();
-        let look = || self.tail.look(&header.put.mark);
         let mut tail = self.tail.last();
         if before.position >= tail.position {
-            tail = look();
+            tail = self.tail.look_at_flow(&header.put.mark);
         }
+        let look = || self.tail.look(&header.put.mark);
         let watched = || header.watched.load(crate::atomic::Ordering::Relaxed) != 0;
         if before.position == tail.position {
             if watched() {
@@ -262,15 +282,15 @@ impl Ring {
         claim(batch);
         header.get.mark.set(mark);
         // The records are taken: what fails from here on is left for the next call.
-        if mark.position == tail.position || self.is_wasteful(mark.position, tail.position, Self::KEPT_SEGMENTS) {
+        if self.is_wasteful(mark.position, tail.position, Self::KEPT_SEGMENTS) {
             tail = look();
+            if self.is_wasteful(mark.position, tail.position, Self::KEPT_SEGMENTS)
+                && let Ok(Some(_put)) = self.try_lock_put()
+            {
+                let _ = self.trim(mark.position, tail.position, Self::KEPT_SEGMENTS);
+            }
         }
-        if self.is_wasteful(mark.position, tail.position, Self::KEPT_SEGMENTS)
-            && let Ok(Some(_put)) = self.try_lock_put()
-        {
-            let _ = self.trim(mark.position, tail.position, Self::KEPT_SEGMENTS);
-        }
-        if watched() && mark.position == tail.position {
+        if watched() && mark.position == tail.position && mark.position == look().position {
             let _ = self.quieten(mark);
         }
         drop(guard);
@@ -279,7 +299,7 @@ impl Ring {
             header.room.wake(count as u32);
         }
         // A producer wakes one consumer at a time; pass it on while there is more.
-        if mark.position != tail.position {
+        if header.items.has_sleepers() && (mark.position != tail.position || mark.position != look().position) {
             header.items.wake(1);
         }
         Ok(Taken::Done(count))

@@ -21,7 +21,7 @@ impl Event {
         }
         let generation = self.generation.load(Ordering::Acquire);
         self.sleepers.store(1, Ordering::Relaxed);
-        // Against the fence in `wake`: either this sees what happened, or the waker sees the flag.
+        // Against the fence in `has_sleepers`: either this sees what happened, or the waker sees the flag.
         fence(Ordering::SeqCst);
         if idle() {
             futex::wait(&self.generation, generation, until);
@@ -34,10 +34,16 @@ impl Event {
     /// Wakes up to `count` sleepers. Call it after making visible what they wait for.
     #[inline]
     pub(super) fn wake(&self, count: u32) {
-        fence(Ordering::SeqCst);
-        if self.sleepers.load(Ordering::Relaxed) != 0 {
+        if self.has_sleepers() {
             self.wake_slow(count);
         }
+    }
+
+    /// Whether somebody may sleep who has not seen what was made visible before this call.
+    #[inline]
+    pub(super) fn has_sleepers(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.sleepers.load(Ordering::Relaxed) != 0
     }
 
     #[cold]

@@ -58,7 +58,13 @@ impl Ring {
             first_table: words(),
             slabs: Default::default(),
         };
-        Self { header, put: Mutex::new(()), get: Mutex::new(()), event: descriptor::Event(AtomicU32::new(0)), tail: Seen::new() }
+        Self {
+            header,
+            put: Mutex::new(()),
+            get: Mutex::new(()),
+            event: descriptor::Event(AtomicU32::new(0)),
+            tail: Seen::new(),
+        }
     }
 
     fn header(&self) -> &Header {
@@ -123,14 +129,11 @@ impl Ring {
         }
         let head = next(head);
         self.header.get.mark.set(head);
-        if head.position == tail.position {
-            tail = look();
-        }
-        if watched() && head.position == tail.position {
+        if watched() && head.position == tail.position && head.position == look().position {
             self.quieten(head).expect("it cannot fail");
         }
         drop(guard);
-        if head.position != tail.position {
+        if self.header.items.has_sleepers() && (head.position != tail.position || head.position != look().position) {
             self.header.items.wake(1);
         }
         true
