@@ -1,6 +1,16 @@
-"""The resource tracker: the standard library's own, one for both libraries."""
+"""The resource tracker: the standard library's own, one for both libraries.
+
+Where rsmp starts it, it reads what it is told in batches: between two reads it naps for a few milliseconds, so that a
+process that tells it of one name after the other does not wake it, which costs more than all the rest, for each.
+"""
 
 from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import time
 
 from rsmp import _stdlib
 
@@ -10,9 +20,113 @@ if TYPE_CHECKING:
 
 _standard = _stdlib.mirror(__name__)
 
+_NAP = 0.005
+"""Seconds between two reads."""
+_BATCH = 1 << 16
+"""Bytes of a read, as many as a pipe holds."""
+_LONGEST = 200
+"""Characters in a name that surely fits into a message to the resource tracker, which is written in one piece."""
+
+_untouched: dict[str, Any] = {
+    name: function
+    for name in ("register", "unregister", "_send", "ensure_running")
+    if not _stdlib.replaced(_standard, function := getattr(_standard.ResourceTracker, name, None))
+}
+
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
+
+
+def tell(call: str, name: str) -> None:
+    """Call ``register`` or ``unregister`` of the resource tracker for the shared memory ``name``.
+
+    The standard functions wake the tracker twice, first to see whether it is there. Where nobody has replaced them, one
+    write does for both: it fails if nobody is there to read it.
+    """
+    tracking = _stdlib.load("resource_tracker")
+    function = getattr(tracking, call)
+    if tracking is _standard and getattr(function, "__func__", None) is _untouched.get(call, tracking):
+        tracker = function.__self__
+        kind = type(tracker)
+        plain = name.isascii() and name.isprintable() and ":" not in name and len(name) <= _LONGEST
+        if plain and kind._send is _untouched.get("_send") and kind.ensure_running is _untouched.get("ensure_running"):
+            if tracker._fd is None:
+                _start(tracker)
+            try:
+                os.write(tracker._fd, f"{call.upper()}:{name}:shared_memory\n".encode("ascii"))
+            except OSError:
+                pass  # it is gone: the standard function starts another
+            else:
+                return
+    function(name, "shared_memory")
+
+
+def start() -> None:
+    """Start the tracker unless there is one."""
+    tracker = _standard._resource_tracker
+    if tracker._fd is None and type(tracker).ensure_running is _untouched.get("ensure_running"):
+        _start(tracker)
+
+
+def _start(tracker: Any) -> None:
+    """As `ensure_running` of the standard class does it. Other than there, it is `main` below that runs."""
+    import signal
+
+    if getattr(sys, "frozen", False):
+        # What freezes programs looks for the standard command line.
+        tracker.ensure_running()
+        return
+    with tracker._lock:
+        if tracker._fd is not None:
+            return
+        util, spawn = _stdlib.load("util"), _stdlib.load("spawn")
+        reader, writer = os.pipe()
+        try:
+            passed = [reader]
+            with contextlib.suppress(Exception):  # there may be none
+                passed.append(sys.stderr.fileno())
+            # At the end of the path: the program may have found this package through a path of its own.
+            root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+            program = f"import sys; sys.path.append({root!r}); from rsmp.resource_tracker import main;main({reader})"
+            line = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", program]
+            # Until it ignores them: Ctrl-C is for the program.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+            try:
+                pid = util.spawnv_passfds(spawn.get_executable(), line, passed)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException:
+            os.close(writer)
+            raise
+        finally:
+            os.close(reader)
+        tracker._fd, tracker._pid = writer, pid
+
+
+class _Paced(io.RawIOBase):
+    """What ``descriptor`` gives, in batches."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._nap = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, space: Any) -> int:
+        if self._nap:
+            time.sleep(_NAP)
+        count = os.readv(self._descriptor, [space])
+        # Nobody is to wait for room in the pipe.
+        self._nap = count < len(space) // 2
+        return count
+
+
+def main(fd: int) -> None:
+    """Run the standard tracker over ``fd``, in the process that is the tracker."""
+    _standard.__dict__["open"] = lambda fd, _mode: io.BufferedReader(_Paced(fd), _BATCH)
+    _standard.main(fd)
 
 
 _stdlib.unannotate(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rsmp import _rsmp, _stdlib
+from rsmp import _rsmp, _stdlib, resource_tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,43 +20,6 @@ _standard = _stdlib.mirror(__name__)
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
-
-
-_tracking: Any = _standard.resource_tracker
-_untouched: dict[str, Any] = {
-    name: function
-    for name in ("register", "unregister", "_send", "ensure_running")
-    if not _stdlib.replaced(_tracking, function := getattr(_tracking.ResourceTracker, name, None))
-}
-_LONGEST = 200
-"""Characters in a name that surely fits into a message to the resource tracker, which is written in one piece."""
-
-
-def _tell_tracker(call: str, name: str) -> None:
-    """Call ``register`` or ``unregister`` of the resource tracker for ``name``.
-
-    The standard functions wake the tracker twice, first to see whether it is there. Where nobody has replaced them, one
-    write does for both: it fails if nobody is there to read it.
-    """
-    tracking = _standard.resource_tracker
-    function = getattr(tracking, call)
-    if tracking is _tracking and getattr(function, "__func__", None) is _untouched.get(call, tracking):
-        tracker = function.__self__
-        kind = type(tracker)
-        plain = name.isascii() and name.isprintable() and ":" not in name and len(name) <= _LONGEST
-        if (
-            plain
-            and tracker._fd is not None
-            and kind._send is _untouched.get("_send")
-            and kind.ensure_running is _untouched.get("ensure_running")
-        ):
-            try:
-                os.write(tracker._fd, f"{call.upper()}:{name}:shared_memory\n".encode("ascii"))
-            except OSError:
-                pass  # it is gone: the standard function starts another
-            else:
-                return
-    function(name, "shared_memory")
 
 
 class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
@@ -88,7 +51,7 @@ class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
             segment = self._open(name, size)
             self._name = name
         if track:
-            _tell_tracker("register", self._name)
+            resource_tracker.tell("register", self._name)
         self._mmap = segment
         self._size = len(segment)
         self._buf = memoryview(segment)
@@ -141,7 +104,7 @@ class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
         if self._name:
             _rsmp.Segment.unlink(self._name)
             if self._track:
-                _tell_tracker("unregister", self._name)
+                resource_tracker.tell("unregister", self._name)
 
 
 class ShareableList(_rsmp.ShareableList, _standard.ShareableList):  # type: ignore[name-defined,misc]

@@ -48,6 +48,11 @@ def tracker_descriptor() -> int:
     """Return the resource tracker's pipe, starting the tracker unless it runs; it is not woken to find that out."""
     tracker = _stdlib.load("resource_tracker")
     descriptor: int | None = tracker._resource_tracker._fd
+    if descriptor is None:
+        from rsmp import resource_tracker
+
+        resource_tracker.start()
+        descriptor = tracker._resource_tracker._fd
     if descriptor is None or not _rsmp.has_reader(descriptor):
         descriptor = tracker.getfd()
     return descriptor

@@ -1,0 +1,87 @@
+"""The tracker of named shared memory: it hears of every name, also when it is told of many at once."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from under_test import mp as library
+
+
+def run(program, **options):
+    command = [sys.executable, *options.pop("flags", ()), "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def left_of(names):
+    return [name for name in names if os.path.exists("/dev/shm/" + name)]
+
+
+def test_a_killed_program_leaves_none_of_many_names():
+    done = run(f"""if 1:
+        import os, {library.__name__}.shared_memory as module
+        kept = []
+        for number in range(3000):
+            memory = module.SharedMemory(create=True, size=1)
+            memory.close()
+            if number % 100:
+                memory.unlink()
+            else:
+                kept.append(memory.name)
+        print(*kept, flush=True)
+        os.kill(os.getpid(), 9)
+    """)
+    names = done.stdout.split()
+    assert len(names) == 30 and "30 leaked shared_memory objects" in done.stderr, done.stderr
+    assert left_of(names) == []
+
+
+def test_a_program_that_unlinks_hears_nothing_of_it():
+    done = run(f"""if 1:
+        import {library.__name__}.shared_memory as module
+        for _ in range(3000):
+            memory = module.SharedMemory(create=True, size=1)
+            memory.close()
+            memory.unlink()
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_tracker_that_was_killed_is_started_again():
+    done = run(f"""if 1:
+        import os, signal, {library.__name__}.shared_memory as module
+        from {library.__name__} import resource_tracker
+        first = module.SharedMemory(create=True, size=1)
+        pid = resource_tracker._resource_tracker._pid
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        second = module.SharedMemory(create=True, size=1)
+        assert resource_tracker._resource_tracker._pid != pid
+        for memory in (first, second):
+            memory.close()
+        first.unlink()
+        print(second.name, flush=True)
+        os.kill(os.getpid(), 9)
+    """)
+    assert "process died unexpectedly, relaunching" in done.stderr
+    assert left_of(done.stdout.split()) == [] and done.stdout
+
+
+@pytest.mark.rsmp_only("a package that is not installed is found by a path of the program's own")
+def test_the_tracker_finds_a_package_that_is_not_installed(tmp_path):
+    import rsmp
+
+    (tmp_path / "here").symlink_to(os.path.dirname(os.path.dirname(rsmp.__file__)))
+    done = run(
+        f"""if 1:
+        import sys
+        sys.path.append({str(tmp_path / "here")!r})
+        from rsmp import shared_memory
+        memory = shared_memory.SharedMemory(create=True, size=1)
+        memory.close()
+        memory.unlink()
+    """,
+        flags=["-I", "-S"],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
