@@ -5,15 +5,15 @@ It accepts in its main thread and serves each connection in one of its own.
 
 from __future__ import annotations
 
+import _signal
 import os
 import queue
-import signal
 import sys
 import threading
 import time
 from traceback import format_exc
 
-from rsmp import _child, _stdlib, connection, process
+from rsmp import _child, _rsmp, _stdlib, connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Server", "listener_client", "serve_forked", "serve_starter"]
 
 _standard: Any = _stdlib.load("managers")
-util = _standard.util
+process, util = _standard.process, _standard.util
 
 listener_client: dict[str, tuple[Any, Any]] = {
     "pickle": (connection.Listener, connection.Client),
@@ -209,7 +209,8 @@ def _with_traceback(error: Exception) -> Any:
 
 def serve_forked(server: Server, held: bool) -> None:
     """Be the process of ``server``, which listens already. ``held``: its start has put off Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not through the signal module, whose enumerations are pages that the server would copy.
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     if held:
         _child.admit_interrupts()
     serve_starter(server)
@@ -217,6 +218,7 @@ def serve_forked(server: Server, held: bool) -> None:
 
 def serve_starter(server: Any) -> None:
     """Serve until told to stop, or until the process that started this one is gone."""
+    _rsmp.share_one_arena()
     server._starter = process.parent_process()
     util.info("manager serving at %r", server.address)
     server.serve_forever()

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import _socket
 import sys
 
 from rsmp import _rsmp, _stdlib, reduction
@@ -96,6 +97,9 @@ class SocketListener(_standard.SocketListener):  # type: ignore[name-defined,mis
 
     def accept(self) -> Connection:
         """Return a connection to the next client, not authenticated."""
+        if self._family == "AF_UNIX" and _is_plain(type(self._socket)):
+            descriptor, self._last_accepted = self._socket._accept()
+            return Connection(descriptor)
         client, self._last_accepted = self._socket.accept()
         client.setblocking(True)
         return _connection(client)
@@ -104,10 +108,28 @@ class SocketListener(_standard.SocketListener):  # type: ignore[name-defined,mis
 def SocketClient(address: Any) -> Connection:
     """Return a connection to the socket at ``address``, not authenticated."""
     family = _standard.address_type(address)
-    with _standard.socket.socket(getattr(_standard.socket, family)) as client:
+    socket = _standard.socket
+    if family == "AF_UNIX" and _is_plain(socket.socket):
+        client = _socket.socket(_socket.AF_UNIX)
+        try:
+            client.setblocking(True)
+            client.connect(address)
+            return Connection(client.detach())
+        except BaseException:
+            client.close()
+            raise
+    with socket.socket(getattr(socket, family)) as client:
         client.setblocking(True)
         client.connect(address)
         return _connection(client)
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether ``kind`` is the standard socket class, and not one that a library puts in its place.
+
+    What that class adds in Python, enumerations above all, would be for nothing: only the descriptor is kept.
+    """
+    return kind.__module__ == "socket"
 
 
 def _connection(connected: Any) -> Connection:

@@ -87,6 +87,8 @@ mod _rsmp {
     #[pymodule_export]
     use super::process::request_process;
     #[pymodule_export]
+    use super::process::share_one_arena;
+    #[pymodule_export]
     use super::process::tie_to_lifeline;
     #[pymodule_export]
     use super::queues::End;

@@ -20,7 +20,7 @@ use rsmp_core::spawn::client::{self, Asking, Order, Source};
 use rsmp_core::spawn::watch::{Outcome, Watch};
 use rsmp_core::sys::lifeline::{self, Lifeline};
 use rsmp_core::sys::seqpacket;
-use rsmp_core::sys::{child, descriptor};
+use rsmp_core::sys::{anonymous, child, descriptor};
 
 use crate::block;
 use crate::child::Forked;
@@ -345,6 +345,12 @@ pub(crate) fn message_pair() -> PyResult<(RawFd, RawFd)> {
 #[pyfunction]
 pub(crate) fn payload_file(payload: &[u8]) -> PyResult<RawFd> {
     Ok(client::file_of(payload).map_err(Failure::from)?.into_raw_fd())
+}
+
+/// Make the threads that this process starts from now on allocate from the arena that it has.
+#[pyfunction]
+pub(crate) fn share_one_arena() {
+    anonymous::share_one_arena();
 }
 
 /// Whether anybody has the other end of a pipe open to read what is written to `pipe`.
