@@ -5,7 +5,7 @@ It accepts in its main thread and serves each connection in one of its own.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import os
 import queue
 import sys

@@ -114,9 +114,7 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
 
     def Pipe(self, duplex: bool = True) -> Any:
         """Return two connected `rsmp.connection.Connection` objects."""
-        from rsmp.connection import Pipe
-
-        return Pipe(duplex)
+        return _load("connection").Pipe(duplex)
 
     def Lock(self, *, robust: bool = False) -> Any:
         """Return a lock that any process or thread may release; ``robust`` as in `synchronize.OwnerDiedError`."""
@@ -149,23 +147,17 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
     @_Subscriptable
     def Queue(self, maxsize: int = 0) -> Any:
         """Return a queue of at most ``maxsize`` items; zero or less is unbounded."""
-        from rsmp.queues import Queue
-
-        return Queue(maxsize, ctx=self.get_context())
+        return _load("queues").Queue(maxsize, ctx=self.get_context())
 
     @_Subscriptable
     def JoinableQueue(self, maxsize: int = 0) -> Any:
         """Return a queue that counts unfinished items."""
-        from rsmp.queues import JoinableQueue
-
-        return JoinableQueue(maxsize, ctx=self.get_context())
+        return _load("queues").JoinableQueue(maxsize, ctx=self.get_context())
 
     @_Subscriptable
     def SimpleQueue(self) -> Any:
         """Return a queue without item bounds or timeouts."""
-        from rsmp.queues import SimpleQueue
-
-        return SimpleQueue(ctx=self.get_context())
+        return _load("queues").SimpleQueue(ctx=self.get_context())
 
     def Pool(
         self,
@@ -177,33 +169,25 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
         retries: int = 0,
     ) -> Any:
         """Return a pool of ``processes`` worker processes; ``retries`` as in `rsmp.pool.Pool`."""
-        from rsmp.pool import Pool
-
-        return Pool(processes, initializer, initargs, maxtasksperchild, self.get_context(), retries=retries)
+        return _load("pool").Pool(
+            processes, initializer, initargs, maxtasksperchild, self.get_context(), retries=retries
+        )
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """Return a ctypes object in shared memory."""
-        from rsmp.sharedctypes import RawValue
-
-        return RawValue(typecode_or_type, *args)
+        return _load("sharedctypes").RawValue(typecode_or_type, *args)
 
     def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
         """Return a ctypes array in shared memory."""
-        from rsmp.sharedctypes import RawArray
-
-        return RawArray(typecode_or_type, size_or_initializer)
+        return _load("sharedctypes").RawArray(typecode_or_type, size_or_initializer)
 
     def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
         """Return a ctypes object in shared memory behind a lock."""
-        from rsmp.sharedctypes import Value
-
-        return Value(typecode_or_type, *args, lock=lock, ctx=self.get_context())
+        return _load("sharedctypes").Value(typecode_or_type, *args, lock=lock, ctx=self.get_context())
 
     def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
         """Return a ctypes array in shared memory behind a lock."""
-        from rsmp.sharedctypes import Array
-
-        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
+        return _load("sharedctypes").Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
 
     def get_context(self, method: str | None = None) -> Any:
         """Return the context for ``method`` ("fork", "spawn", "forkserver"), this one by default."""
@@ -268,9 +252,7 @@ class ForkProcess(process.Interruptible, process.Forked, _standard.ForkProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        from rsmp.popen_fork import Popen
-
-        return Popen(process_obj)
+        return _load("popen_fork").Popen(process_obj)
 
 
 class SpawnProcess(process.Interruptible, _standard.SpawnProcess):  # type: ignore[name-defined,misc]
@@ -278,9 +260,7 @@ class SpawnProcess(process.Interruptible, _standard.SpawnProcess):  # type: igno
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        from rsmp.popen_spawn_posix import Popen
-
-        return Popen(process_obj)
+        return _load("popen_spawn_posix").Popen(process_obj)
 
 
 class ForkServerProcess(process.Interruptible, process.Forked, _standard.ForkServerProcess):  # type: ignore[name-defined,misc]
@@ -288,9 +268,7 @@ class ForkServerProcess(process.Interruptible, process.Forked, _standard.ForkSer
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        from rsmp.popen_forkserver import Popen
-
-        return Popen(process_obj)
+        return _load("popen_forkserver").Popen(process_obj)
 
 
 class ForkContext(BaseContext, _standard.ForkContext):  # type: ignore[name-defined,misc]
