@@ -98,6 +98,16 @@ impl<'py> Encoded<'py> {
         Ok(encoded)
     }
 
+    /// Memory to write a message into.
+    pub(crate) fn scratch() -> Vec<u8> {
+        SCRATCH.take()
+    }
+
+    /// What `codec` has written.
+    pub(crate) fn of_message(message: Vec<u8>) -> Self {
+        Self { tag: MESSAGE, scratch: message, bytes: None, buffers: Vec::new() }
+    }
+
     fn pickle(&mut self, object: &Bound<'_, PyAny>) -> PyResult<()> {
         self.scratch.push(compact::PICKLE);
         self.buffers = pickle::dumps_apart(object, &mut self.scratch, LEAST)?;
@@ -158,6 +168,11 @@ pub(crate) fn decode<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<
         APART => loads_apart(py, payload),
         _ => Err(unknown(tag)),
     }
+}
+
+/// The message that a payload is, if it is one.
+pub(crate) fn message(tag: u8, payload: &[u8]) -> Option<&[u8]> {
+    (tag == MESSAGE).then_some(payload)
 }
 
 /// The object of a record whose payload is still in shared memory.

@@ -16,7 +16,7 @@ use rsmp_core::sys::futex::Woken;
 use rsmp_core::sys::{anonymous, foreign, process};
 use rsmp_core::{Deadline, warm};
 
-use super::{Call, FUNCTION_INSIDE, TAG_SHIFT, outcome};
+use super::{Call, FUNCTION_INSIDE, Returned, TAG_SHIFT, chunk, outcome};
 use crate::error::Failure;
 use crate::message::{self, Encoded, LONG};
 use crate::{block, pickle};
@@ -162,8 +162,9 @@ impl<'py> Service<'_, 'py> {
         let mut function = None;
         let ending = self.call(py, claim, &mut function);
         let (outcome, encoded) = match ending {
-            Ok(value) if value.is_none() => (outcome::NOTHING, None),
-            Ok(value) => match Encoded::new(&value) {
+            Ok(Returned::Encoded(encoded)) => (outcome::RETURNED, Some(encoded)),
+            Ok(Returned::Value(value)) if value.is_none() => (outcome::NOTHING, None),
+            Ok(Returned::Value(value)) => match Encoded::new(&value) {
                 Ok(encoded) => (outcome::RETURNED, Some(encoded)),
                 Err(error) => (outcome::RAISED, Some(self.refuse(error, &value)?)),
             },
@@ -190,11 +191,18 @@ impl<'py> Service<'_, 'py> {
         py: Python<'py>,
         claim: &Claim,
         called: &mut Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<Returned<'py>> {
         let call = Call::from_kind(claim.kind)
             .ok_or_else(|| PyRuntimeError::new_err(format!("no such kind of task: {}", claim.kind)))?;
         let payload = self.worker.start(claim).map_err(Failure::from)?;
-        let payload = message::decode_in_place(py, (claim.kind >> TAG_SHIFT) as u8, payload);
+        let tag = (claim.kind >> TAG_SHIFT) as u8;
+        if claim.kind & FUNCTION_INSIDE == 0 {
+            if let Some(items) = chunk::items(call, tag, payload) {
+                let function = called.insert(self.function(py, claim)?);
+                return chunk::run(function, call == Call::EachSpread, items);
+            }
+        }
+        let payload = message::decode_in_place(py, tag, payload);
         let (function, payload) = if claim.kind & FUNCTION_INSIDE == 0 {
             (self.function(py, claim)?, payload?)
         } else {
@@ -202,7 +210,7 @@ impl<'py> Service<'_, 'py> {
             (pair.get_item(0)?, pair.get_item(1)?)
         };
         *called = Some(function.clone());
-        call.run(&function, &payload)
+        call.run(&function, &payload).map(Returned::Value)
     }
 
     fn function(&mut self, py: Python<'py>, claim: &Claim) -> PyResult<Bound<'py, PyAny>> {

@@ -16,6 +16,7 @@
 //! | `channel` | `PoolChannel`: the worker process                                                        |
 
 pub(crate) mod channel;
+mod chunk;
 mod desk;
 pub(crate) mod engine;
 mod feed;
@@ -31,6 +32,8 @@ mod wait;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::message::Encoded;
+
 /// What a worker does with a function and a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
@@ -44,6 +47,13 @@ enum Call {
     Each = 3,
     /// `[function(*item) for item in payload]`
     EachSpread = 4,
+}
+
+/// What came of a task that did not raise.
+enum Returned<'py> {
+    Value(Bound<'py, PyAny>),
+    /// It has been written already.
+    Encoded(Encoded<'py>),
 }
 
 /// Set in a task's kind: the payload is a pair, and its first half is the function.
