@@ -16,6 +16,9 @@ use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::{PyString, PyType};
 use pyo3::{PyClass, ffi, intern, prelude::*};
 
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+use super::special;
+
 /// What is taken and given back.
 pub(crate) trait Held: PyClass<Frozen = True> + Sync {
     /// Takes it if that needs no waiting.
@@ -120,6 +123,63 @@ unsafe extern "C" fn exit<T: Held>(
     unsafe { release::<T>(this, ptr::null_mut()) }
 }
 
+/// `enter` for the objects that `special` binds.
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+unsafe extern "C" fn call_enter<T: Held>(
+    bound: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: `special` calls it with a bound object, whose object is an instance of `T`.
+    unsafe {
+        if names.is_null() && ffi::PyVectorcall_NARGS(count) == 0 {
+            return enter::<T>(special::this(bound), ptr::null_mut());
+        }
+        special::call_ordinary(bound, args, count, names)
+    }
+}
+
+/// `exit` for the objects that `special` binds.
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+unsafe extern "C" fn call_exit<T: Held>(
+    bound: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as in `call_enter`.
+    unsafe {
+        if names.is_null() {
+            return release::<T>(special::this(bound), ptr::null_mut());
+        }
+        special::call_ordinary(bound, args, count, names)
+    }
+}
+
+/// The descriptor `ordinary` of a method called `name`, or one that binds it at less cost.
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+fn cheapest<'py, T: Held>(
+    class: &Bound<'py, PyType>,
+    name: &CStr,
+    ordinary: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match name.to_bytes() {
+        b"__enter__" => special::descriptor(class, ordinary, call_enter::<T>),
+        b"__exit__" => special::descriptor(class, ordinary, call_exit::<T>),
+        _ => Ok(ordinary),
+    }
+}
+
+#[cfg(any(Py_3_14, Py_GIL_DISABLED))]
+fn cheapest<'py, T: Held>(
+    _: &Bound<'py, PyType>,
+    _: &CStr,
+    ordinary: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    Ok(ordinary)
+}
+
 /// Gives the class its methods, in the place of those it was made with.
 pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
     let methods: [(&CStr, ffi::PyMethodDefPointer, c_int, &CStr); 4] = [
@@ -165,6 +225,7 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
             let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
             Bound::from_owned_ptr_or_err(class.py(), descriptor)?
         };
+        let descriptor = cheapest::<T>(class, name, descriptor)?;
         class.setattr(PyString::new(class.py(), &name.to_string_lossy()), descriptor)?;
     }
     Ok(())

@@ -24,6 +24,8 @@ mod held;
 mod lock;
 mod rlock;
 mod semaphore;
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+mod special;
 
 pub(crate) use barrier::Barrier;
 pub(crate) use condition::Condition;
