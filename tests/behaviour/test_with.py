@@ -4,6 +4,7 @@ import gc
 import inspect
 import pickle
 import threading
+import types
 import weakref
 from unittest import mock
 
@@ -147,6 +148,29 @@ def test_more_at_once_than_are_kept(mp):
     with locks[0], locks[1], locks[2], locks[3], locks[4], locks[5]:
         assert not locks[5].acquire(False)
     assert all(lock.acquire(False) for lock in locks)
+
+
+@pytest.mark.rsmp_only("the standard library's methods are functions, bound anew each time")
+def test_what_the_collector_knows_of_bound_methods_can_be_looked_at(mp):
+    lock = mp.Lock()
+    kind = type(lock.__enter__)
+    if kind is types.BuiltinMethodType:
+        pytest.skip("this interpreter calls the methods unbound")
+    with lock:
+        pass
+    found = [each for each in gc.get_objects() if type(each) is kind]
+    for each in found:
+        assert each.__name__ in ("__enter__", "__exit__")
+        assert "Lock" in repr(each) or "Semaphore" in repr(each)
+        assert each == each and hash(each) == hash(each)
+        with pytest.raises(TypeError):
+            each(1, 2, key=3)
+        with pytest.raises(TypeError):
+            each()
+    for _ in range(3):
+        with lock, mp.RLock():
+            assert not lock.acquire(False)
+    assert lock.acquire(False)
 
 
 def test_many_threads_at_once(mp):

@@ -16,9 +16,6 @@ use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::{PyString, PyType};
 use pyo3::{PyClass, ffi, intern, prelude::*};
 
-#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
-use super::special;
-
 /// What is taken and given back.
 pub(crate) trait Held: PyClass<Frozen = True> + Sync {
     /// Takes it if that needs no waiting.
@@ -94,17 +91,22 @@ unsafe extern "C" fn acquire<T: Held>(
     }
 }
 
-unsafe extern "C" fn release<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: see the module header.
+/// Takes no arguments, but 3.11 and 3.12 call what may take some with less ado.
+pub(super) unsafe extern "C" fn release<T: Held>(
+    this: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: see the module header; `args` holds `count` objects.
     unsafe {
-        if value::<T>(this).give() {
+        if count == 0 && value::<T>(this).give() {
             return none();
         }
-        call(intern!(attached(), "_release"), this, ptr::null(), 0, ptr::null_mut())
+        call(intern!(attached(), "_release"), this, args, count, ptr::null_mut())
     }
 }
 
-unsafe extern "C" fn enter<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+pub(super) unsafe extern "C" fn enter<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: see the module header.
     unsafe {
         if value::<T>(this).take() {
@@ -120,64 +122,7 @@ unsafe extern "C" fn exit<T: Held>(
     _: ffi::Py_ssize_t,
 ) -> *mut ffi::PyObject {
     // SAFETY: see the module header.
-    unsafe { release::<T>(this, ptr::null_mut()) }
-}
-
-/// `enter` for the objects that `special` binds.
-#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
-unsafe extern "C" fn call_enter<T: Held>(
-    bound: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: usize,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: `special` calls it with a bound object, whose object is an instance of `T`.
-    unsafe {
-        if names.is_null() && ffi::PyVectorcall_NARGS(count) == 0 {
-            return enter::<T>(special::this(bound), ptr::null_mut());
-        }
-        special::call_ordinary(bound, args, count, names)
-    }
-}
-
-/// `exit` for the objects that `special` binds.
-#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
-unsafe extern "C" fn call_exit<T: Held>(
-    bound: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: usize,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: as in `call_enter`.
-    unsafe {
-        if names.is_null() {
-            return release::<T>(special::this(bound), ptr::null_mut());
-        }
-        special::call_ordinary(bound, args, count, names)
-    }
-}
-
-/// The descriptor `ordinary` of a method called `name`, or one that binds it at less cost.
-#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
-fn cheapest<'py, T: Held>(
-    class: &Bound<'py, PyType>,
-    name: &CStr,
-    ordinary: Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    match name.to_bytes() {
-        b"__enter__" => special::descriptor(class, ordinary, call_enter::<T>),
-        b"__exit__" => special::descriptor(class, ordinary, call_exit::<T>),
-        _ => Ok(ordinary),
-    }
-}
-
-#[cfg(any(Py_3_14, Py_GIL_DISABLED))]
-fn cheapest<'py, T: Held>(
-    _: &Bound<'py, PyType>,
-    _: &CStr,
-    ordinary: Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    Ok(ordinary)
+    unsafe { release::<T>(this, ptr::null_mut(), 0) }
 }
 
 /// Gives the class its methods, in the place of those it was made with.
@@ -192,8 +137,8 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
         ),
         (
             c"release",
-            ffi::PyMethodDefPointer { PyCFunction: release::<T> },
-            ffi::METH_NOARGS,
+            ffi::PyMethodDefPointer { PyCFunctionFast: release::<T> },
+            ffi::METH_FASTCALL,
             c"release($self, /)\n--\n\nGive it back.",
         ),
         (
@@ -225,7 +170,8 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
             let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
             Bound::from_owned_ptr_or_err(class.py(), descriptor)?
         };
-        let descriptor = cheapest::<T>(class, name, descriptor)?;
+        #[cfg(not(any(Py_3_14, Py_GIL_DISABLED, py_sys_config = "Py_TRACE_REFS")))]
+        let descriptor = super::special::cheapest::<T>(class, name, descriptor)?;
         class.setattr(PyString::new(class.py(), &name.to_string_lossy()), descriptor)?;
     }
     Ok(())

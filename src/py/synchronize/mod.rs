@@ -24,7 +24,7 @@ mod held;
 mod lock;
 mod rlock;
 mod semaphore;
-#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED, py_sys_config = "Py_TRACE_REFS")))]
 mod special;
 
 pub(crate) use barrier::Barrier;

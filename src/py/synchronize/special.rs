@@ -5,12 +5,11 @@
 //! Whatever a program asks of a bound object (name, signature, representation, hash, pickle) the ordinary bound method
 //! answers, so that only `type()` tells them apart; asked of the class, the descriptor is the ordinary one.
 //!
-//! From 3.14 on `with` calls methods unbound, and without the GIL the list would need a lock: `fast` leaves the ordinary
-//! descriptors in place there.
+//! From 3.14 on `with` calls methods unbound, without the GIL the list would need a lock, and an interpreter that traces
+//! references counts the objects in it as gone: `fast` leaves the ordinary descriptors in place there.
 //!
 //! # Safety
-//! The interpreter calls these functions attached, holding the GIL, which is what makes the list of used objects this
-//! thread's; `rsmp._rsmp` is loaded in one interpreter only (pyo3 refuses a second). Both structs start with the head of
+//! The interpreter calls these functions attached, holding the GIL, which guards the list of used objects; `rsmp._rsmp` is loaded in one interpreter only (pyo3 refuses a second). Both structs start with the head of
 //! a Python object and are reached only as instances of the types made here, whose slots these functions are, and which
 //! Python code can neither instantiate nor subclass. A `Special` is never freed, so a pointer to it stays valid.
 #![allow(unsafe_code)]
@@ -23,6 +22,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use pyo3::{Borrowed, ffi};
 use rsmp_core::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use super::fast::{self, Held};
 
 /// In the dictionary of a class: finds `__enter__` or `__exit__` of its instances.
 #[repr(C)]
@@ -42,39 +43,60 @@ struct Special {
 struct BoundSpecial {
     head: ffi::PyObject,
     call: ffi::vectorcallfunc,
-    /// A reference of its own; in the list of used objects, the next one there.
+    /// A reference of its own, null in the list of used objects.
     this: *mut ffi::PyObject,
     special: *const Special,
+    /// In the list of used objects, the next one there.
+    next: *mut BoundSpecial,
 }
 
-/// Used objects, whose references are gone, and how many: as many as two nested `with` on several locks need.
+/// Used objects, bound to nothing, and how many: some more than nested `with` need, which keep one each.
 static USED: AtomicPtr<BoundSpecial> = AtomicPtr::new(ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 const MOST: usize = 8;
 
-/// The object that `callable`, a bound method, is bound to.
-///
-/// # Safety
-/// `callable` is what a `vectorcall` given to `install` was called with.
-#[inline]
-pub(super) unsafe fn this(callable: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the caller's promise, and the module header's.
-    unsafe { (*callable.cast::<BoundSpecial>()).this }
-}
-
-/// Calls the ordinary bound method.
-///
-/// # Safety
-/// As in `this`; the other arguments are those of the `vectorcall`.
-#[cold]
-pub(super) unsafe fn call_ordinary(
-    callable: *mut ffi::PyObject,
+/// `call` of a bound `__enter__`.
+unsafe extern "C" fn call_enter<T: Held>(
+    bound: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     count: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the caller's promise.
-    unsafe { with(ordinary(callable), |method| ffi::PyObject_Vectorcall(method, args, count, names)) }
+    // SAFETY: a bound object of a descriptor of `T`, which binds instances of that only; the caller keeps it.
+    unsafe {
+        if names.is_null() && ffi::PyVectorcall_NARGS(count) == 0 {
+            return fast::enter::<T>((*bound.cast::<BoundSpecial>()).this, ptr::null_mut());
+        }
+        call_ordinary(bound, args, count, names)
+    }
+}
+
+/// `call` of a bound `__exit__`.
+unsafe extern "C" fn call_exit<T: Held>(
+    bound: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as in `call_enter`.
+    unsafe {
+        if names.is_null() {
+            return fast::release::<T>((*bound.cast::<BoundSpecial>()).this, ptr::null_mut(), 0);
+        }
+        call_ordinary(bound, args, count, names)
+    }
+}
+
+/// Calls the ordinary bound method; `call` of what is in the list.
+#[cold]
+unsafe extern "C" fn call_ordinary(
+    bound: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a bound object, and the arguments of its call.
+    unsafe { with(ordinary(bound), |method| ffi::PyObject_Vectorcall(method, args, count, names)) }
 }
 
 /// What `use_it` makes of `owned`, a new reference or null for an error.
@@ -88,11 +110,15 @@ unsafe fn with<T>(owned: *mut ffi::PyObject, use_it: impl FnOnce(*mut ffi::PyObj
     result
 }
 
-/// The ordinary method in the place of `bound`: a new reference, or null for an error.
+/// The ordinary method in the place of `bound`, or the descriptor if that is in the list: a new reference, or null for an
+/// error.
 unsafe fn ordinary(bound: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: a bound object, see the module header; both pointers in it are valid while it lives.
+    // SAFETY: a bound object, see the module header; both pointers in it are valid or null while it lives.
     unsafe {
         let BoundSpecial { this, special, .. } = *bound.cast::<BoundSpecial>();
+        if this.is_null() {
+            return ffi::Py_NewRef((*special).ordinary);
+        }
         ((*special).bind)((*special).ordinary, this, ffi::Py_TYPE(this).cast())
     }
 }
@@ -103,28 +129,31 @@ unsafe extern "C" fn bind(
     this: *mut ffi::PyObject,
     owner: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: see the module header; `this` is null or an object. A bound object is complete when the collector and
-    // others first see it.
+    // SAFETY: see the module header; `this` is null or an object. A bound object is complete before anything runs that
+    // could look at it.
     unsafe {
         let special = &*special.cast::<Special>();
         if this.is_null() || !is_instance(this, special.class) {
             return (special.bind)(special.ordinary, this, owner);
         }
         let used = USED.load(Ordering::Relaxed);
-        let bound = if used.is_null() {
-            ffi::PyObject_GC_New::<BoundSpecial>(special.bound)
+        // Whoever looks at all that the collector knows may have come by what is in the list.
+        let bound = if used.is_null() || ffi::Py_REFCNT(used.cast()) != 1 {
+            let new = ffi::PyObject_GC_New::<BoundSpecial>(special.bound);
+            if new.is_null() {
+                return ptr::null_mut();
+            }
+            (*new).this = ptr::null_mut();
+            ffi::PyObject_GC_Track(new.cast());
+            new
         } else {
-            USED.store((*used).this.cast(), Ordering::Relaxed);
+            USED.store((*used).next, Ordering::Relaxed);
             COUNT.store(COUNT.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-            ffi::PyObject_Init(used.cast(), special.bound).cast()
+            used
         };
-        if bound.is_null() {
-            return ptr::null_mut();
-        }
         (*bound).call = special.call;
-        (*bound).this = ffi::Py_NewRef(this);
         (*bound).special = special;
-        ffi::PyObject_GC_Track(bound.cast());
+        (*bound).this = ffi::Py_NewRef(this);
         bound.cast()
     }
 }
@@ -141,22 +170,27 @@ unsafe fn is_instance(this: *mut ffi::PyObject, class: *mut ffi::PyTypeObject) -
 
 /// `tp_dealloc` of `BoundSpecial`.
 unsafe extern "C" fn drop_bound(bound: *mut ffi::PyObject) {
-    // SAFETY: nobody has the object any more. What runs when its references go may bind others; it is put into the list
-    // after that.
+    // SAFETY: nobody has the object any more. The list takes a reference to it, and it keeps the one to its type. It
+    // stays known to the collector, which leaves alone what somebody refers to. What runs when the reference to `this`
+    // goes may bind and drop others, so the list is looked at after that.
     unsafe {
-        ffi::PyObject_GC_UnTrack(bound.cast());
-        let class = ffi::Py_TYPE(bound);
         let bound = bound.cast::<BoundSpecial>();
-        ffi::Py_DECREF((*bound).this);
-        let count = COUNT.load(Ordering::Relaxed);
-        if count < MOST {
-            (*bound).this = USED.load(Ordering::Relaxed).cast();
-            USED.store(bound, Ordering::Relaxed);
-            COUNT.store(count + 1, Ordering::Relaxed);
-        } else {
+        let this = (*bound).this;
+        if COUNT.load(Ordering::Relaxed) >= MOST {
+            let class = ffi::Py_TYPE(bound.cast());
+            ffi::PyObject_GC_UnTrack(bound.cast());
+            ffi::Py_XDECREF(this);
             ffi::PyObject_GC_Del(bound.cast());
+            ffi::Py_DECREF(class.cast());
+            return;
         }
-        ffi::Py_DECREF(class.cast());
+        ffi::Py_INCREF(bound.cast());
+        (*bound).this = ptr::null_mut();
+        (*bound).call = call_ordinary;
+        ffi::Py_XDECREF(this);
+        (*bound).next = USED.load(Ordering::Relaxed);
+        USED.store(bound, Ordering::Relaxed);
+        COUNT.store(COUNT.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
 
@@ -164,7 +198,8 @@ unsafe extern "C" fn drop_bound(bound: *mut ffi::PyObject) {
 unsafe extern "C" fn traverse(bound: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: an object that the collector tracks, which holds its type and what it is bound to.
     unsafe {
-        match visit((*bound.cast::<BoundSpecial>()).this, arg) {
+        let this = (*bound.cast::<BoundSpecial>()).this;
+        match if this.is_null() { 0 } else { visit(this, arg) } {
             0 => visit(ffi::Py_TYPE(bound).cast(), arg),
             stop => stop,
         }
@@ -302,14 +337,17 @@ fn types(py: Python<'_>) -> PyResult<&(Py<PyType>, Py<PyType>)> {
     })
 }
 
-/// The descriptor of `class` that binds as `ordinary`, a method descriptor of it, does, to be called by `call`.
-///
-/// `call` gets a bound object, of which `this` gives an instance of `class`.
-pub(super) fn descriptor<'py>(
+/// The method descriptor `ordinary` of `class`, called `name`, or one that binds as it does at less cost.
+pub(super) fn cheapest<'py, T: Held>(
     class: &Bound<'py, PyType>,
+    name: &CStr,
     ordinary: Bound<'py, PyAny>,
-    call: ffi::vectorcallfunc,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let call: ffi::vectorcallfunc = match name.to_bytes() {
+        b"__enter__" => call_enter::<T>,
+        b"__exit__" => call_exit::<T>,
+        _ => return Ok(ordinary),
+    };
     let py = class.py();
     let (special, bound) = types(py)?;
     // SAFETY: an object of `special`'s size, completed before anybody sees it. One reference is given away for ever, so
