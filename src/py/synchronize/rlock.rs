@@ -20,16 +20,31 @@ pub(crate) struct RLock {
     spin: Spin,
 }
 
+/// In the cell, after what locks have in common.
+const RELEASES_AT: usize = 32;
+
 /// The lock in a cell.
 #[inline]
 fn over(cell: &Cell) -> rlock::RLock<'_> {
-    rlock::RLock::new(cell.word64(0), cell.word32(8))
+    rlock::RLock::new(cell.word64(0), cell.word32(8), cell.word64(RELEASES_AT))
 }
 
 impl RLock {
     #[inline]
     pub(super) fn lock(&self) -> PyResult<rlock::RLock<'_>> {
         self.place.get().map(over)
+    }
+
+    /// As `rlock::RLock::read`.
+    #[inline]
+    pub(crate) fn read<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
+        self.lock().ok()?.read(Identity::current, look)
+    }
+
+    /// Whether the calling thread has it.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().is_ok_and(|lock| lock.is_held_by(Identity::current()))
     }
 }
 
@@ -53,7 +68,8 @@ impl Primitive for RLock {
     }
 
     fn is_mine(&self) -> PyResult<bool> {
-        Ok(self.lock()?.is_held_by(Identity::current()))
+        self.lock()?;
+        Ok(self.is_held())
     }
 
     fn is_robust(cell: &Cell) -> bool {
