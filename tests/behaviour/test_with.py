@@ -10,6 +10,8 @@ from unittest import mock
 
 import pytest
 
+from under_test import submodule
+
 NAMES = ["Lock", "RLock", "Semaphore", "BoundedSemaphore"]
 
 
@@ -100,6 +102,26 @@ def test_a_subclass_may_replace_them(mp):
         assert not lock.acquire(False)
     assert lock.acquire(False)
     assert seen == ["enter", "exit"]
+
+
+@pytest.mark.parametrize("name", ["Lock", "RLock"])
+def test_a_context_makes_what_stands_in_the_module(mp, name):
+    module = submodule("synchronize")
+    with mock.patch.object(module, name) as made:
+        assert getattr(mp, name)() is made.return_value
+    with mock.patch.object(getattr(module, name), "__init__", return_value=None) as init:
+        getattr(mp, name)()
+        init.assert_called_once()
+
+    class Named(getattr(module, name)):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            self.label = "mine"
+
+    with mock.patch.object(module, name, Named):
+        assert getattr(mp, name)().label == "mine"
+    with getattr(mp, name)() as entered:
+        assert entered is True
 
 
 def test_mocks_take_their_place_and_give_it_back(lock):

@@ -38,25 +38,25 @@ impl RLock {
     /// As `rlock::RLock::read`.
     #[inline]
     pub(crate) fn read<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
-        self.lock().ok()?.read(Identity::current, look)
+        over(self.place.cell()?).read(Identity::current, look)
     }
 
     /// Whether the calling thread has it.
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
-        self.lock().is_ok_and(|lock| lock.is_held_by(Identity::current()))
+        self.place.cell().is_some_and(|cell| over(cell).is_held_by(Identity::current()))
     }
 }
 
 impl Held for RLock {
     #[inline]
     fn take(&self) -> bool {
-        self.lock().is_ok_and(|lock| lock.try_acquire(Identity::current()))
+        self.place.cell().is_some_and(|cell| over(cell).try_acquire(Identity::current()))
     }
 
     #[inline]
     fn give(&self) -> bool {
-        self.lock().is_ok_and(|lock| lock.release(Identity::current()))
+        self.place.cell().is_some_and(|cell| over(cell).release(Identity::current()))
     }
 }
 
