@@ -37,9 +37,9 @@ fn lock(bencher: Bencher) {
 /// The same, twice over by the same holder.
 #[divan::bench]
 fn rlock_twice(bencher: Bencher) {
-    let (word, depth, me) = (AtomicU64::new(0), AtomicU32::new(0), Identity::current());
+    let (word, depth, releases, me) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0), Identity::current());
     bencher.bench_local(|| {
-        let lock = RLock::new(black_box(&word), &depth);
+        let lock = RLock::new(black_box(&word), &depth, &releases);
         assert!(lock.try_acquire(me) && lock.try_acquire(me) && lock.release(me) && lock.release(me));
     });
 }

@@ -42,6 +42,15 @@ def _load(name: str) -> Any:
     return module
 
 
+def _mutex(class_: Any, init: Any, ctx: Any, robust: bool) -> Any:
+    """Return ``class_(ctx=ctx, robust=robust)``; handing the arguments to `__init__` takes longer than its work."""
+    if class_.__init__ is not init:
+        return class_(ctx=ctx, robust=robust)
+    mutex = class_.__new__(class_)
+    mutex._open(robust)
+    return mutex
+
+
 class _Alias(GenericAlias):
     """``ctx.Queue[int]``: an alias of the class, for annotations, that makes the object when called."""
 
@@ -118,11 +127,13 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
 
     def Lock(self, *, robust: bool = False) -> Any:
         """Return a lock that any process or thread may release; ``robust`` as in `synchronize.OwnerDiedError`."""
-        return _load("synchronize").Lock(ctx=self.get_context(), robust=robust)
+        synchronize = _modules.get("synchronize") or _load("synchronize")
+        return _mutex(synchronize.Lock, synchronize._lock_init, self.get_context(), robust)
 
     def RLock(self, *, robust: bool = False) -> Any:
         """Return a lock that its holder may acquire again; ``robust`` as in `synchronize.OwnerDiedError`."""
-        return _load("synchronize").RLock(ctx=self.get_context(), robust=robust)
+        synchronize = _modules.get("synchronize") or _load("synchronize")
+        return _mutex(synchronize.RLock, synchronize._rlock_init, self.get_context(), robust)
 
     def Condition(self, lock: Any = None) -> Any:
         """Return a condition variable on ``lock``, a new RLock by default."""

@@ -182,4 +182,7 @@ class Barrier(_rsmp.Barrier, _standard.Barrier):  # type: ignore[name-defined,mi
         return self._meet(self._parties, self._action, self._timeout if timeout is None else timeout)
 
 
+_lock_init, _rlock_init = Lock.__init__, RLock.__init__
+"""What a context does itself as long as the classes have it."""
+
 _stdlib.unannotate(__name__)

@@ -11,6 +11,7 @@ use core::ptr;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PySlice};
+use rsmp_core::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// One number, or several of them side by side.
 pub(crate) struct Cells {
@@ -103,19 +104,47 @@ impl Cells {
     #[inline]
     pub(crate) fn get<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyAny>> {
         let address = self.address(index)?;
+        let bits = match self.kind.size() {
+            1 => Self::read::<u8>(address).into(),
+            2 => Self::read::<u16>(address).into(),
+            4 => Self::read::<u32>(address).into(),
+            _ => Self::read::<u64>(address),
+        };
+        self.object(py, bits)
+    }
+
+    /// The bits of number `index`, as they were at one moment; `None` if there is no such number, or one that no single
+    /// load gives.
+    #[inline]
+    pub(crate) fn load(&self, index: usize) -> Option<u64> {
+        let address = self.address(index)?;
+        if !address.addr().is_multiple_of(self.kind.size()) {
+            return None;
+        }
+        // SAFETY: inside the object and aligned to its size; every process may change it, at any time.
+        Some(unsafe {
+            match self.kind.size() {
+                1 => AtomicU8::from_ptr(address).load(Ordering::Relaxed).into(),
+                2 => AtomicU16::from_ptr(address.cast()).load(Ordering::Relaxed).into(),
+                4 => AtomicU32::from_ptr(address.cast()).load(Ordering::Relaxed).into(),
+                _ => AtomicU64::from_ptr(address.cast()).load(Ordering::Relaxed),
+            }
+        })
+    }
+
+    /// The number of these bits as a Python object.
+    #[inline]
+    pub(crate) fn object<'py>(&self, py: Python<'py>, bits: u64) -> Option<Bound<'py, PyAny>> {
         Some(match self.kind {
-            Kind::I8 => int(py, i64::from(Self::read::<i8>(address))),
-            Kind::U8 => int(py, i64::from(Self::read::<u8>(address))),
-            Kind::I16 => int(py, i64::from(Self::read::<i16>(address))),
-            Kind::U16 => int(py, i64::from(Self::read::<u16>(address))),
-            Kind::I32 => int(py, i64::from(Self::read::<i32>(address))),
-            Kind::U32 => int(py, i64::from(Self::read::<u32>(address))),
-            Kind::I64 => int(py, Self::read::<i64>(address)),
-            Kind::U64 => Self::read::<u64>(address).into_pyobject(py).ok()?.into_any(),
-            Kind::F32 => PyFloat::new(py, f64::from(Self::read::<f32>(address))).into_any(),
-            Kind::F64 => PyFloat::new(py, Self::read::<f64>(address)).into_any(),
-            Kind::Bool => PyBool::new(py, Self::read::<u8>(address) != 0).to_owned().into_any(),
-            Kind::Char => PyBytes::new(py, &[Self::read::<u8>(address)]).into_any(),
+            Kind::I8 => int(py, (bits as u8).cast_signed().into()),
+            Kind::I16 => int(py, (bits as u16).cast_signed().into()),
+            Kind::I32 => int(py, (bits as u32).cast_signed().into()),
+            Kind::U8 | Kind::U16 | Kind::U32 | Kind::I64 => int(py, bits.cast_signed()),
+            Kind::U64 => bits.into_pyobject(py).ok()?.into_any(),
+            Kind::F32 => PyFloat::new(py, f32::from_bits(bits as u32).into()).into_any(),
+            Kind::F64 => PyFloat::new(py, f64::from_bits(bits)).into_any(),
+            Kind::Bool => PyBool::new(py, bits != 0).to_owned().into_any(),
+            Kind::Char => PyBytes::new(py, &[bits as u8]).into_any(),
         })
     }
 

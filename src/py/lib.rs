@@ -134,6 +134,7 @@ mod _rsmp {
     #[pymodule_init]
     fn complete(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         super::inspect::name_processes();
+        super::sharedctypes::complete(pyo3::Bound::py(module))?;
         super::synchronize::complete(pyo3::Bound::py(module))
     }
 }

@@ -18,6 +18,13 @@ use rsmp_core::Deadline;
 use crate::cells::Cells;
 use crate::synchronize::{Lock, Primitive, RLock};
 
+mod fast;
+
+/// Completes the classes of the module.
+pub(crate) fn complete(py: Python<'_>) -> PyResult<()> {
+    fast::add_value(&py.get_type::<Synchronized>())
+}
+
 /// What every wrapper keeps.
 #[pyclass(module = "rsmp._rsmp", subclass, frozen)]
 pub(crate) struct SynchronizedBase {
@@ -67,6 +74,21 @@ impl SynchronizedBase {
 }
 
 impl Wrapped {
+    /// Number `index`, when it can be read as with the lock held without taking it.
+    #[inline]
+    fn glance<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyAny>> {
+        let (Native::RLock(lock), Some(cells)) = (&self.native, &self.cells) else { return None };
+        let bits = lock.get().read(|| cells.load(index))??;
+        cells.object(py, bits)
+    }
+
+    /// Stores number `index`, when that can be done without taking the lock: the caller has it.
+    #[inline]
+    fn set_held(&self, index: usize, value: &Bound<'_, PyAny>) -> bool {
+        let (Native::RLock(lock), Some(cells)) = (&self.native, &self.cells) else { return false };
+        lock.get().is_held() && cells.set(index, value)
+    }
+
     /// Runs `what` with the lock held, taken and given back by the methods with these names if it is not native.
     #[inline]
     fn locked<T>(&self, py: Python<'_>, methods: Methods, what: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
@@ -183,6 +205,7 @@ impl Synchronized {
         PyClassInitializer::from(SynchronizedBase::new(args, kwargs)).add_subclass(Self)
     }
 
+    /// What `fast` leaves.
     #[getter]
     fn value<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
@@ -195,6 +218,7 @@ impl Synchronized {
         })
     }
 
+    /// What `fast` leaves.
     #[setter]
     fn set_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let wrapped = slf.as_super().get().wrapped()?;
@@ -228,6 +252,11 @@ impl SynchronizedArray {
     fn __getitem__<'py>(slf: &Bound<'py, Self>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let wrapped = slf.as_super().get().wrapped()?;
+        if let Some(cells) = &wrapped.cells
+            && let Some(value) = cells.position(index).and_then(|index| wrapped.glance(py, index))
+        {
+            return Ok(value);
+        }
         wrapped.locked(py, Methods::With, || {
             if let Some(cells) = &wrapped.cells {
                 if let Some(value) = cells.position(index).and_then(|index| cells.get(py, index)) {

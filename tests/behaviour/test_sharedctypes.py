@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import threading
+import time
 
 import pytest
 
@@ -212,6 +213,100 @@ def test_readers_wait_for_the_lock(mp):
         value.value = 3
     reader.join()
     assert seen == [3]
+
+
+def write_odd_then_even(value, array, stop):
+    while not stop.is_set():
+        for _ in range(200):
+            with value.get_lock():
+                value.value += 1
+                value.get_obj().value += 1
+            with array.get_lock():
+                array[1] += 1
+                array[1] += 1
+
+
+@pytest.mark.parametrize("code", ["B", "i", "d"])
+def test_readers_see_nothing_from_within_a_critical_section(mp, ctx, code):
+    value, array, stop = ctx.Value(code), ctx.Array(code, 3), ctx.Event()
+    writers = [ctx.Process(target=write_odd_then_even, args=(value, array, stop)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    seen, end = set(), time.monotonic() + 0.3
+    while time.monotonic() < end or len(seen) < 2:
+        for _ in range(100):
+            seen.add(value.value)
+            seen.add(array[1])
+            seen.add(array[-2])
+    stop.set()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+        writer.close()
+    assert not [found for found in seen if found % 2], "read in the middle of an increment"
+
+
+def hold_and_die(value, held):
+    value.get_lock().acquire()
+    value.value = 3
+    held.set()
+    os._exit(0)
+
+
+def read(value):
+    value.value  # noqa: B018
+
+
+def test_readers_wait_for_a_lock_whose_holder_died(mp, ctx):
+    value, held = ctx.Value("i", 2), ctx.Event()
+    process = ctx.Process(target=hold_and_die, args=(value, held))
+    process.start()
+    assert held.wait(30)
+    process.join()
+    process.close()
+    reader = ctx.Process(target=read, args=(value,))
+    reader.start()
+    reader.join(0.5)
+    assert reader.is_alive()
+    reader.kill()
+    reader.join()
+    reader.close()
+
+
+@pytest.mark.rsmp_only("the standard library has no robust locks")
+def test_readers_read_again_once_a_dead_holders_lock_is_let_go(mp, ctx):
+    lock, held = ctx.RLock(robust=True), ctx.Event()
+    value = ctx.Value("i", 2, lock=lock)
+    process = ctx.Process(target=hold_and_die, args=(value, held))
+    process.start()
+    assert held.wait(30)
+    process.join()
+    process.close()
+    with pytest.raises(submodule("synchronize").OwnerDiedError):
+        lock.acquire()
+    assert value.value == 3
+    value.value = 4
+    lock.release()
+    assert value.value == 4
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append(value.value))
+    with lock:
+        reader.start()
+        reader.join(0.1)
+        assert not seen
+        value.value = 6
+    reader.join()
+    assert seen == [6]
+
+
+def test_a_number_that_is_not_aligned(mp):
+    memory = mp.RawArray("c", 16)
+    value = sharedctypes.synchronized(ctypes.c_int64.from_buffer(memory, 3))
+    value.value = -5
+    assert value.value == -5
+    with value.get_lock():
+        value.value = 7
+    assert value.value == 7
 
 
 def test_a_lock_that_is_not_ours_is_used_as_it_is(mp):

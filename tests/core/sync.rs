@@ -86,9 +86,10 @@ fn one_at_a_time_holds_a_lock() {
 
 #[test]
 fn one_at_a_time_holds_an_rlock_however_deep() {
-    let (word, depth, spin, count) = (AtomicU64::new(0), AtomicU32::new(9), Spin::new(), Unprotected::default());
+    let (word, depth, releases) = (AtomicU64::new(0), AtomicU32::new(9), AtomicU64::new(0));
+    let (spin, count) = (Spin::new(), Unprotected::default());
     in_threads(|| {
-        let lock = RLock::new(&word, &depth);
+        let lock = RLock::new(&word, &depth, &releases);
         for round in 0..3000 {
             until_done(|until| lock.try_acquire(me()) || lock.acquire(me(), &spin, until));
             let deeper = round % 3;
@@ -110,7 +111,7 @@ fn one_at_a_time_holds_an_rlock_however_deep() {
         }
     });
     assert_eq!(count.get(), 12_000);
-    assert!(!RLock::new(&word, &depth).release(me()));
+    assert!(!RLock::new(&word, &depth, &releases).release(me()));
 }
 
 #[test]

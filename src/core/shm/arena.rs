@@ -269,11 +269,18 @@ impl Cell {
         self.address
     }
 
+    #[inline]
+    fn check(&self, at: usize, size: usize) {
+        if !at.is_multiple_of(size) || at + size > self.len {
+            outside(at);
+        }
+    }
+
     /// The 32-bit word at byte `at`.
     #[inline]
     #[must_use]
     pub fn word32(&self, at: usize) -> &AtomicU32 {
-        assert!(at.is_multiple_of(4) && at + 4 <= self.len, "word {at} is outside the cell");
+        self.check(at, 4);
         // SAFETY: in bounds and aligned as just checked, the arena stays mapped, every process uses it as an atomic.
         unsafe { AtomicU32::from_ptr(self.address.as_ptr().add(at).cast::<u32>()) }
     }
@@ -282,10 +289,15 @@ impl Cell {
     #[inline]
     #[must_use]
     pub fn word64(&self, at: usize) -> &AtomicU64 {
-        assert!(at.is_multiple_of(8) && at + 8 <= self.len, "word {at} is outside the cell");
+        self.check(at, 8);
         // SAFETY: as in `word32`.
         unsafe { AtomicU64::from_ptr(self.address.as_ptr().add(at).cast::<u64>()) }
     }
+}
+
+#[cold]
+fn outside(at: usize) -> ! {
+    panic!("word {at} is outside the cell")
 }
 
 impl Drop for Cell {

@@ -104,6 +104,13 @@ impl<'a> Lock<'a> {
         if self.acquire(me, spin, until.capped(LOOK)) { Ok(true) } else { inherit() }
     }
 
+    /// Whether nobody holds it; then what the last holder did is seen.
+    #[inline]
+    #[must_use]
+    pub fn is_free(self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+
     #[inline]
     #[must_use]
     pub fn holder(self) -> Option<Identity> {

@@ -91,17 +91,22 @@ unsafe extern "C" fn acquire<T: Held>(
     }
 }
 
-unsafe extern "C" fn release<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: see the module header.
+/// Takes no arguments, but 3.11 and 3.12 call what may take some with less ado.
+pub(super) unsafe extern "C" fn release<T: Held>(
+    this: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: see the module header; `args` holds `count` objects.
     unsafe {
-        if value::<T>(this).give() {
+        if count == 0 && value::<T>(this).give() {
             return none();
         }
-        call(intern!(attached(), "_release"), this, ptr::null(), 0, ptr::null_mut())
+        call(intern!(attached(), "_release"), this, args, count, ptr::null_mut())
     }
 }
 
-unsafe extern "C" fn enter<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+pub(super) unsafe extern "C" fn enter<T: Held>(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: see the module header.
     unsafe {
         if value::<T>(this).take() {
@@ -117,7 +122,7 @@ unsafe extern "C" fn exit<T: Held>(
     _: ffi::Py_ssize_t,
 ) -> *mut ffi::PyObject {
     // SAFETY: see the module header.
-    unsafe { release::<T>(this, ptr::null_mut()) }
+    unsafe { release::<T>(this, ptr::null_mut(), 0) }
 }
 
 /// Gives the class its methods, in the place of those it was made with.
@@ -132,8 +137,8 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
         ),
         (
             c"release",
-            ffi::PyMethodDefPointer { PyCFunction: release::<T> },
-            ffi::METH_NOARGS,
+            ffi::PyMethodDefPointer { PyCFunctionFast: release::<T> },
+            ffi::METH_FASTCALL,
             c"release($self, /)\n--\n\nGive it back.",
         ),
         (
@@ -165,6 +170,8 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
             let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
             Bound::from_owned_ptr_or_err(class.py(), descriptor)?
         };
+        #[cfg(not(any(Py_3_14, Py_GIL_DISABLED, py_sys_config = "Py_TRACE_REFS")))]
+        let descriptor = super::special::cheapest::<T>(class, name, descriptor)?;
         class.setattr(PyString::new(class.py(), &name.to_string_lossy()), descriptor)?;
     }
     Ok(())

@@ -36,12 +36,12 @@ impl Lock {
 impl Held for Lock {
     #[inline]
     fn take(&self) -> bool {
-        self.lock().is_ok_and(|lock| lock.try_acquire(Identity::current()))
+        self.place.cell().is_some_and(|cell| over(cell).try_acquire(Identity::current()))
     }
 
     #[inline]
     fn give(&self) -> bool {
-        self.lock().is_ok_and(lock::Lock::release)
+        self.place.cell().is_some_and(|cell| over(cell).release())
     }
 }
 

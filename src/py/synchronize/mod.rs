@@ -24,6 +24,8 @@ mod held;
 mod lock;
 mod rlock;
 mod semaphore;
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED, py_sys_config = "Py_TRACE_REFS")))]
+mod special;
 
 pub(crate) use barrier::Barrier;
 pub(crate) use condition::Condition;
@@ -53,7 +55,18 @@ pub(crate) struct Place(OnceLock<Cell>);
 impl Place {
     #[inline]
     fn get(&self) -> PyResult<&Cell> {
-        self.0.get().ok_or_else(|| PyAttributeError::new_err("__init__() was not called"))
+        self.0.get().ok_or_else(Self::empty)
+    }
+
+    /// As `get`, for what is called so often that an error unmade counts.
+    #[inline]
+    fn cell(&self) -> Option<&Cell> {
+        self.0.get()
+    }
+
+    #[cold]
+    fn empty() -> PyErr {
+        PyAttributeError::new_err("__init__() was not called")
     }
 
     /// Gives the object, a `kind`, `len` bytes of memory, zero, before `fill` writes to them.

@@ -20,10 +20,13 @@ pub(crate) struct RLock {
     spin: Spin,
 }
 
+/// In the cell, after what locks have in common.
+const RELEASES_AT: usize = 32;
+
 /// The lock in a cell.
 #[inline]
 fn over(cell: &Cell) -> rlock::RLock<'_> {
-    rlock::RLock::new(cell.word64(0), cell.word32(8))
+    rlock::RLock::new(cell.word64(0), cell.word32(8), cell.word64(RELEASES_AT))
 }
 
 impl RLock {
@@ -31,17 +34,29 @@ impl RLock {
     pub(super) fn lock(&self) -> PyResult<rlock::RLock<'_>> {
         self.place.get().map(over)
     }
+
+    /// As `rlock::RLock::read`.
+    #[inline]
+    pub(crate) fn read<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
+        over(self.place.cell()?).read(Identity::current, look)
+    }
+
+    /// Whether the calling thread has it.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.place.cell().is_some_and(|cell| over(cell).is_held_by(Identity::current()))
+    }
 }
 
 impl Held for RLock {
     #[inline]
     fn take(&self) -> bool {
-        self.lock().is_ok_and(|lock| lock.try_acquire(Identity::current()))
+        self.place.cell().is_some_and(|cell| over(cell).try_acquire(Identity::current()))
     }
 
     #[inline]
     fn give(&self) -> bool {
-        self.lock().is_ok_and(|lock| lock.release(Identity::current()))
+        self.place.cell().is_some_and(|cell| over(cell).release(Identity::current()))
     }
 }
 
@@ -53,7 +68,8 @@ impl Primitive for RLock {
     }
 
     fn is_mine(&self) -> PyResult<bool> {
-        Ok(self.lock()?.is_held_by(Identity::current()))
+        self.lock()?;
+        Ok(self.is_held())
     }
 
     fn is_robust(cell: &Cell) -> bool {

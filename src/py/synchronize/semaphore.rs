@@ -43,10 +43,16 @@ fn int(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     })
 }
 
+/// The semaphore in a cell.
+#[inline]
+fn over(cell: &Cell) -> semaphore::Semaphore<'_> {
+    semaphore::Semaphore::new(cell.word32(VALUE_AT))
+}
+
 impl Semaphore {
     #[inline]
     fn semaphore(&self) -> PyResult<semaphore::Semaphore<'_>> {
-        Ok(semaphore::Semaphore::new(self.place.get()?.word32(VALUE_AT)))
+        self.place.get().map(over)
     }
 
     #[inline]
@@ -66,7 +72,7 @@ impl Semaphore {
 impl Held for Semaphore {
     #[inline]
     fn take(&self) -> bool {
-        let taken = self.semaphore().is_ok_and(semaphore::Semaphore::try_acquire);
+        let taken = self.place.cell().is_some_and(|cell| over(cell).try_acquire());
         if taken {
             self.note(1);
         }
@@ -75,9 +81,9 @@ impl Held for Semaphore {
 
     #[inline]
     fn give(&self) -> bool {
-        let given = self.place.get().is_ok_and(|cell| {
+        let given = self.place.cell().is_some_and(|cell| {
             let maximum = cell.word32(MAXIMUM_AT).load(Ordering::Relaxed);
-            semaphore::Semaphore::new(cell.word32(VALUE_AT)).release(maximum)
+            over(cell).release(maximum)
         });
         if given {
             self.note(-1);

@@ -61,7 +61,7 @@ fn lock(run: &mut dyn FnMut(Scenario<'_>)) {
 /// A process that holds it lets go while a thread of the survivor sleeps. `robust`: the sleeper inherits from the dead.
 fn releasing(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, depth: u32, robust: bool) {
     let cell = cell();
-    let (lock, levels) = (Lock::new(cell.word64(0)), RLock::new(cell.word64(0), cell.word32(8)));
+    let (lock, levels) = (Lock::new(cell.word64(0)), RLock::new(cell.word64(0), cell.word32(8), cell.word64(32)));
     let ended = AtomicBool::new(false);
     let asleep = || cell.word64(0).load(Ordering::Relaxed) & WAITERS != 0;
     thread::scope(|scope| {
@@ -178,7 +178,7 @@ fn lock_robust(run: &mut dyn FnMut(Scenario<'_>)) {
 
 fn rlock(run: &mut dyn FnMut(Scenario<'_>)) {
     let cell = cell();
-    let lock = RLock::new(cell.word64(0), cell.word32(8));
+    let lock = RLock::new(cell.word64(0), cell.word32(8), cell.word64(32));
     run(Scenario {
         name: "acquire twice and release twice",
         prepare: Box::new(know_myself),
@@ -190,6 +190,8 @@ fn rlock(run: &mut dyn FnMut(Scenario<'_>)) {
         check: Box::new(|pid, _| {
             let me = Identity::current();
             assert!(!lock.release(me), "released by a stranger");
+            let held = lock.holder().is_some();
+            assert_eq!(lock.read(|| me, || ()).is_none(), held, "a reader does not see whether it is held");
             check_lock(Lock::new(cell.word64(0)), pid);
             assert!(lock.try_acquire(me) && lock.depth(me) == 1 && lock.release(me) && lock.holder().is_none());
         }),

@@ -36,6 +36,12 @@ mod sys {
     pub(crate) mod memory {
         pub(crate) const PAGE: usize = 4096;
     }
+    pub(crate) mod cpu {
+        pub(crate) fn fence() {
+            crate::atomic::fence(crate::atomic::Ordering::SeqCst);
+        }
+        pub(crate) use fence as fence_after_update;
+    }
     pub(crate) mod process {
         pub(crate) use crate::kernel::{Identity, is_alive, pid};
     }

@@ -23,6 +23,9 @@ pub(crate) const ALL: &[Model] = &[
     ("lock: two take it in turn", || locks(2)),
     ("lock: three take it in turn", || locks(3)),
     ("rlock: two take it twice in turn", rlocks),
+    ("rlock: one writes twice, one reads without it", || rlock_read(1)),
+    ("rlock: two write, one reads without it", rlock_read_between),
+    ("rlock: who reads without it is seen by the next holder", rlock_read_after_write),
     ("semaphore: two acquire, one releases twice", semaphores),
     ("semaphore: one at a time", semaphore_as_lock),
     ("event: two wait, one sets", events),
@@ -89,15 +92,78 @@ fn locks(count: u64) {
 }
 
 fn rlocks() {
-    let (word, depth, guarded) = (AtomicU64::new(0), AtomicU32::new(0), Guarded::new());
+    let (word, depth, releases, guarded) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0), Guarded::new());
     each(2, move |number| {
-        let lock = RLock::new(&word, &depth);
+        let lock = RLock::new(&word, &depth, &releases);
         while !lock.acquire(me(number), &Spin, NEVER) {}
         assert!(lock.try_acquire(me(number)) && lock.depth(me(number)) == 2);
         assert!(lock.release(me(number)));
         guarded.raise();
         assert!(lock.release(me(number)) && !lock.release(me(number)));
     });
+}
+
+/// Adds two to what the lock protects, one at a time, and lets go.
+fn add_two(lock: RLock<'_>, number: u64, value: &AtomicU64) {
+    while !lock.acquire(me(number), &Spin, NEVER) {}
+    let found = value.load(Ordering::Relaxed);
+    value.store(found + 1, Ordering::Relaxed);
+    value.store(found + 2, Ordering::Relaxed);
+    assert!(lock.release(me(number)));
+}
+
+/// What readers find was never in the middle of somebody's doing, and does not go back.
+fn rlock_read(readers: u64) {
+    let (word, depth, releases, value) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    each(readers + 1, move |number| {
+        let lock = RLock::new(&word, &depth, &releases);
+        if number == 1 {
+            add_two(lock, 1, &value);
+            add_two(lock, 1, &value);
+            return;
+        }
+        let mut last = 0;
+        for _ in 0..2 {
+            if let Some(found) = lock.read(|| me(number), || value.load(Ordering::Relaxed)) {
+                assert!(found % 2 == 0 && found >= last, "{found} after {last}");
+                last = found;
+            }
+        }
+    });
+}
+
+fn rlock_read_between() {
+    let (word, depth, releases, value) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    each(3, move |number| {
+        let lock = RLock::new(&word, &depth, &releases);
+        if number == 3 {
+            let found = lock.read(|| me(number), || value.load(Ordering::Relaxed));
+            assert!(found.is_none_or(|found| found % 2 == 0), "{found:?}");
+        } else {
+            add_two(lock, number, &value);
+        }
+    });
+}
+
+/// Of two who each write and then look at what the other wrote, one sees it, as if both had taken the lock.
+fn rlock_read_after_write() {
+    let (word, depth, releases) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
+    let (value, beside) = (AtomicU64::new(0), AtomicU32::new(0));
+    let (first, second) = (AtomicU32::new(2), AtomicU32::new(2));
+    let seen = Arc::new((first, second));
+    let shared = Arc::new((word, depth, releases, value, beside));
+    let others = (Arc::clone(&seen), Arc::clone(&shared));
+    let holder = thread::spawn(move || {
+        let ((_, second), (word, depth, releases, value, beside)) = (&*others.0, &*others.1);
+        add_two(RLock::new(word, depth, releases), 2, value);
+        second.store(beside.load(Ordering::Relaxed), Ordering::Relaxed);
+    });
+    let ((first, second), (word, depth, releases, value, beside)) = (&*seen, &*shared);
+    beside.store(1, Ordering::Relaxed);
+    let found = RLock::new(word, depth, releases).read(|| me(1), || value.load(Ordering::Relaxed));
+    first.store(u32::from(found != Some(0)), Ordering::Relaxed);
+    holder.join().expect("it does not panic");
+    assert!(first.load(Ordering::Relaxed) + second.load(Ordering::Relaxed) > 0, "neither saw the other");
 }
 
 fn semaphores() {
