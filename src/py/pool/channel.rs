@@ -196,11 +196,11 @@ impl<'py> Service<'_, 'py> {
             .ok_or_else(|| PyRuntimeError::new_err(format!("no such kind of task: {}", claim.kind)))?;
         let payload = self.worker.start(claim).map_err(Failure::from)?;
         let tag = (claim.kind >> TAG_SHIFT) as u8;
-        if claim.kind & FUNCTION_INSIDE == 0 {
-            if let Some(items) = chunk::items(call, tag, payload) {
-                let function = called.insert(self.function(py, claim)?);
-                return chunk::run(function, call == Call::EachSpread, items);
-            }
+        if claim.kind & FUNCTION_INSIDE == 0
+            && let Some(items) = chunk::items(call, tag, payload)
+        {
+            let function = called.insert(self.function(py, claim)?);
+            return chunk::run(function, call == Call::EachSpread, items);
         }
         let payload = message::decode_in_place(py, tag, payload);
         let (function, payload) = if claim.kind & FUNCTION_INSIDE == 0 {

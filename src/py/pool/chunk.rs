@@ -12,7 +12,7 @@ use crate::codec::{Items, Numerals};
 use crate::message::{self, Encoded};
 
 /// The items of a payload, if `call` is for each of them and they can be made one by one.
-pub(super) fn items<'a, 'py>(call: Call, tag: u8, payload: &'a [u8]) -> Option<Items<'a, 'py>> {
+pub(super) fn items<'py>(call: Call, tag: u8, payload: &[u8]) -> Option<Items<'_, 'py>> {
     let is_chunk = matches!(call, Call::Each | Call::EachSpread);
     message::message(tag, payload).filter(|_| is_chunk).and_then(Items::of)
 }
