@@ -8,7 +8,7 @@ use super::layout::{
     Closing, INLINE, Kind, REPORT, REPORT_LEN_AT, REPORT_STATE_AT, SEQUENCE_MASK, SLOT_CAPACITY, SLOT_FUNCTION,
     SLOT_FUNCTION_ID, SLOT_INLINE, SLOT_KIND, SLOT_LEN, SLOT_OUTCOME, SLOT_PLACE, Stage, State,
 };
-use crate::atomic::Ordering;
+use crate::atomic::{Ordering, in_order};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::sync::spin::Spin;
@@ -133,6 +133,7 @@ impl Worker {
     pub fn wait(&self, deadline: Deadline) -> Woken {
         let board = &*self.board;
         board.sleepers().store(1, Ordering::SeqCst);
+        in_order();
         let bell = board.bell().load(Ordering::SeqCst);
         if board.untaken() > 0 || board.closing() != Closing::Open {
             return Woken::Interrupted;
