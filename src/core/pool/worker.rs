@@ -132,9 +132,10 @@ impl Worker {
     #[must_use]
     pub fn wait(&self, deadline: Deadline) -> Woken {
         let board = &*self.board;
+        // Before the flag: should the owner take that down for another task, the bell is no longer what it was.
+        let bell = board.bell().load(Ordering::SeqCst);
         board.sleepers().store(1, Ordering::SeqCst);
         in_order();
-        let bell = board.bell().load(Ordering::SeqCst);
         if board.untaken() > 0 || board.closing() != Closing::Open {
             return Woken::Interrupted;
         }

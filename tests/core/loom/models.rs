@@ -40,8 +40,8 @@ pub(crate) const ALL: &[Model] = &[
     ("queue: watched while one is put", watching),
     ("pool: one worker runs two tasks", || pools(1, 2)),
     ("pool: two workers run two tasks", || pools(2, 2)),
-    ("pool: a worker dies that was woken for the task", || heirs(Pool::die_woken)),
-    ("pool: a worker dies that watches for the task", || heirs(Pool::die_watching)),
+    ("pool: a worker dies that was woken for the task", || heirs(1, Pool::die_woken)),
+    ("pool: a worker dies that watches for the task", || heirs(2, Pool::die_watching)),
 ];
 
 fn me(number: u64) -> Identity {
@@ -297,8 +297,9 @@ fn watching() {
 /// Every task is run and every result seen, before the workers are told to leave.
 fn pools(workers: u64, tasks: u64) {
     let pool = Pool::new(workers as u32, tasks);
+    // The workers begin: what matters happens when they are about to sleep.
     each(workers + 1, move |number| {
-        if number == 1 {
+        if number == workers + 1 {
             for task in 0..tasks {
                 pool.publish(task);
             }
@@ -310,21 +311,24 @@ fn pools(workers: u64, tasks: u64) {
     });
 }
 
-/// One of two workers dies, or is told to leave if the task was not its: the other runs the task all the same.
-fn heirs(die: fn(&Pool)) {
-    let (pool, dead) = (Pool::new(2, 1), AtomicU32::new(0));
+/// One of two workers dies, or is told to leave if it was not woken: the other runs the tasks all the same.
+fn heirs(tasks: u64, die: fn(&Pool)) {
+    let (pool, dead) = (Pool::new(2, tasks), AtomicU32::new(0));
     each(3, move |number| match number {
-        1 => {
-            pool.publish(0);
-            // Whoever sleeps on the event is told of deaths, too.
-            pool.await_results(1, || {
-                if dead.swap(0, Ordering::AcqRel) == 1 {
-                    pool.bury();
-                }
-            });
+        3 => {
+            let buried = core::cell::Cell::new(false);
+            for task in 0..tasks {
+                pool.publish(task);
+                // Whoever sleeps on the event is told of deaths, too.
+                pool.await_results(task as u32 + 1, || {
+                    if dead.load(Ordering::Acquire) == 1 && !buried.replace(true) {
+                        pool.bury();
+                    }
+                });
+            }
             pool.leave();
         }
-        2 => {
+        1 => {
             die(&pool);
             dead.store(1, Ordering::Release);
             pool.kick();
