@@ -81,7 +81,9 @@ fn check_own_page() {
         let full = own_waiting();
         drop(look);
         // The scope does not wait for a thread's last act, which gives the slot back.
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         full
     });
     assert_eq!(full.len(), SLOTS, "slots are lost");
