@@ -10,3 +10,12 @@ pub use core::sync::atomic::{
 pub use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
+
+/// Stands between a `SeqCst` write and a `SeqCst` read of another word, which nobody sees the other way round: the language
+/// says so already, loom has to be told by a fence.
+#[inline(always)]
+#[allow(clippy::inline_always)] // it is nothing
+pub fn in_order() {
+    #[cfg(rsmp_loom)]
+    fence(Ordering::SeqCst);
+}

@@ -28,7 +28,7 @@ use super::layout::{
     RECORD_STAGE, RECORDS_COUNT_AT, REPORT, REPORT_LEN_AT, REPORT_STATE_AT, RESERVES, SLEEPERS_AT, SLOT_NEXT,
     SLOT_STATE, SPINNER_AT, Stage, TAIL_AT, VERSION, VERSION_AT, WAITING_AT,
 };
-use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence, in_order};
 use crate::error::{Error, Result};
 use crate::shm::region::Region;
 use crate::sys::process::Identity;
@@ -185,6 +185,7 @@ impl Board {
 
     /// Raises the event if the owner waits for a stack of `depth`.
     pub(super) fn tell_owner(&self, depth: u32) -> Result<()> {
+        in_order();
         let wanted = self.waiting().load(Ordering::SeqCst);
         if wanted != 0 && depth >= wanted && self.waiting().swap(0, Ordering::SeqCst) != 0 {
             descriptor::raise_event(&self.event)?;
@@ -208,6 +209,7 @@ impl Board {
     #[must_use]
     pub fn ask(&self, depth: u32) -> bool {
         self.waiting().store(depth.max(1), Ordering::SeqCst);
+        in_order();
         if self.finished() >= depth.max(1) || self.calls().load(Ordering::SeqCst) != 0 {
             self.waiting().store(0, Ordering::SeqCst);
             return false;

@@ -8,7 +8,7 @@ use super::layout::{
     Closing, INLINE, Kind, REPORT, REPORT_LEN_AT, REPORT_STATE_AT, SEQUENCE_MASK, SLOT_CAPACITY, SLOT_FUNCTION,
     SLOT_FUNCTION_ID, SLOT_INLINE, SLOT_KIND, SLOT_LEN, SLOT_OUTCOME, SLOT_PLACE, Stage, State,
 };
-use crate::atomic::Ordering;
+use crate::atomic::{Ordering, in_order};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::sync::spin::Spin;
@@ -132,8 +132,10 @@ impl Worker {
     #[must_use]
     pub fn wait(&self, deadline: Deadline) -> Woken {
         let board = &*self.board;
-        board.sleepers().store(1, Ordering::SeqCst);
+        // Before the flag: should the owner take that down for another task, the bell is no longer what it was.
         let bell = board.bell().load(Ordering::SeqCst);
+        board.sleepers().store(1, Ordering::SeqCst);
+        in_order();
         if board.untaken() > 0 || board.closing() != Closing::Open {
             return Woken::Interrupted;
         }

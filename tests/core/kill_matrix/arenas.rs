@@ -27,6 +27,7 @@ fn arena_cells(run: &mut dyn FnMut(Scenario<'_>)) {
             drop(arena::allocate(3 * arena::LINE).unwrap());
             drop(first);
         }),
+        look: None,
         check: Box::new(|pid, _| {
             arena::forked(pid);
             let cells: Vec<Cell> = (0..50).map(|_| cell()).collect();
@@ -70,6 +71,7 @@ fn participants_expect(run: &mut dyn FnMut(Scenario<'_>)) {
                 let ticket = table.expect(me, 7).expect("room");
                 table.cancel(ticket, me);
             }),
+            look: None,
             check: Box::new(|_, done| {
                 let events = table.events().expect("it is not full");
                 assert!(events.is_empty() || (!done && events == [7]), "{events:?}");
@@ -87,6 +89,7 @@ fn participants_arrive(run: &mut dyn FnMut(Scenario<'_>)) {
             name: "arrive",
             prepare: Box::new(know_myself),
             operation: Box::new(|| assert_eq!(table.arrive(ticket, Identity::current()), Some(7))),
+            look: None,
             check: Box::new(|_, done| {
                 let events = table.events().expect("it is not full");
                 assert!(events.is_empty() || (!done && events == [7]), "{events:?}");
@@ -114,6 +117,7 @@ fn participants_look(run: &mut dyn FnMut(Scenario<'_>)) {
             name: "look who lives",
             prepare: Box::new(know_myself),
             operation: Box::new(|| assert_eq!(table.events(), Some(vec![9]))),
+            look: None,
             check: Box::new(|_, _| {
                 assert_eq!(table.events(), Some(vec![9]));
                 check_room(table, 1);

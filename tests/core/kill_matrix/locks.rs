@@ -54,6 +54,7 @@ fn lock(run: &mut dyn FnMut(Scenario<'_>)) {
             assert!(lock.acquire(Identity::current(), &Spin::new(), Deadline::NEVER));
             assert!(lock.release());
         }),
+        look: None,
         check: Box::new(|pid, _| check_lock(lock, pid)),
     });
 }
@@ -100,6 +101,7 @@ fn releasing(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, depth: u32, 
                     }
                 }
             }),
+            look: None,
             check: Box::new(|pid, done| {
                 if let Some(holder) = lock.holder()
                     && holder.pid() == pid
@@ -140,6 +142,7 @@ fn lock_wait(run: &mut dyn FnMut(Scenario<'_>)) {
         name: "wait",
         prepare: Box::new(know_myself),
         operation: Box::new(|| assert!(!lock.acquire(Identity::current(), &Spin::new(), slice()))),
+        look: None,
         check: Box::new(|pid, _| {
             assert_eq!(lock.holder(), Some(Identity::current()));
             assert!(lock.release());
@@ -168,6 +171,7 @@ fn lock_robust(run: &mut dyn FnMut(Scenario<'_>)) {
             // Tells by an error whose it was.
             let _ = lock.acquire_robust(me, &Spin::new(), Deadline::after(Duration::from_secs(2)));
         }),
+        look: None,
         check: Box::new(|_, _| {
             let me = Identity::current();
             let inherited = eventually(|until| !matches!(lock.acquire_robust(me, &Spin::new(), until), Ok(false)));
@@ -187,6 +191,7 @@ fn rlock(run: &mut dyn FnMut(Scenario<'_>)) {
             assert!(lock.acquire(me, &Spin::new(), Deadline::NEVER) && lock.try_acquire(me));
             assert!(lock.release(me) && lock.release(me));
         }),
+        look: None,
         check: Box::new(|pid, _| {
             let me = Identity::current();
             assert!(!lock.release(me), "released by a stranger");
@@ -209,6 +214,7 @@ fn semaphore(run: &mut dyn FnMut(Scenario<'_>)) {
             assert!(semaphore.acquire(&Spin::new(), Deadline::NEVER));
             assert!(semaphore.release(2));
         }),
+        look: None,
         check: Box::new(|_, done| {
             let value = semaphore.value();
             assert!(value == 2 || (value == 1 && !done), "{value}");
@@ -231,6 +237,7 @@ fn semaphore_release(run: &mut dyn FnMut(Scenario<'_>)) {
             name: "release with a waiter",
             prepare: Box::new(know_myself),
             operation: Box::new(|| assert!(semaphore.release(MAXIMUM))),
+            look: None,
             check: Box::new(|_, done| {
                 if !done && !taken(&waiter) && semaphore.value() == 0 {
                     assert!(semaphore.release(MAXIMUM));

@@ -19,6 +19,7 @@ mod pools;
 mod queues;
 mod stepper;
 mod survivor;
+mod waits;
 
 use core::time::Duration;
 use std::sync::OnceLock;
@@ -52,6 +53,8 @@ pub(crate) struct Scenario<'a> {
     pub(crate) prepare: Box<dyn Fn() + 'a>,
     /// What is stepped through.
     pub(crate) operation: Box<dyn Fn() + 'a>,
+    /// Run by the survivor, if there is anything to be seen of the process while it is stopped where it will be killed.
+    pub(crate) look: Option<Box<dyn Fn(u32) + 'a>>,
     /// Run by the survivor; `pid` is dead, and it came to the end if `done`.
     pub(crate) check: Box<dyn FnOnce(u32, bool) + 'a>,
 }
@@ -126,13 +129,16 @@ fn visit(make: Make, trace: &Trace, at: u64) -> Option<Visit> {
 fn visit_by(make: Make, approach: &mut dyn FnMut(&Stepped) -> Visit) -> Option<Visit> {
     let mut outcome = None;
     make(&mut |scenario| {
-        let Scenario { name, prepare, operation, check } = scenario;
+        let Scenario { name, prepare, operation, look, check } = scenario;
         let Some(process) = Stepped::start(prepare, operation) else { return };
         let visit = approach(&process);
         let pid = process.pid();
+        let place = Place { name, steps: visit.steps };
+        if let Some(look) = look {
+            look(pid);
+        }
         process.kill();
         let begun = Instant::now();
-        let place = Place { name, steps: visit.steps };
         check(pid, visit.done);
         assert!(begun.elapsed() < patient(Duration::from_secs(5)), "{name}: the survivor took {:?}", begun.elapsed());
         core::mem::forget(place);
@@ -173,7 +179,9 @@ fn main() {
     queues::warm_up();
     let mut points = 0;
     let mut operations = 0;
-    for (name, make) in [queues::ALL, locks::ALL, meetings::ALL, arenas::ALL, pools::ALL].into_iter().flatten() {
+    for (name, make) in
+        [queues::ALL, locks::ALL, meetings::ALL, arenas::ALL, pools::ALL, waits::ALL].into_iter().flatten()
+    {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }

@@ -42,6 +42,7 @@ fn event_set(run: &mut dyn FnMut(Scenario<'_>)) {
             name: "set with a waiter",
             prepare: Box::new(know_myself),
             operation: Box::new(|| event.set()),
+            look: None,
             check: Box::new(|_, done| {
                 assert!(event.is_set() || !done);
                 if !event.is_set() {
@@ -63,6 +64,7 @@ fn event_wait(run: &mut dyn FnMut(Scenario<'_>)) {
         name: "wait",
         prepare: Box::new(know_myself),
         operation: Box::new(|| assert!(!event.wait(event.count(), &Spin::new(), slice()))),
+        look: None,
         check: Box::new(|_, _| {
             let since = event.count();
             event.set();
@@ -84,6 +86,7 @@ fn condition_wait(run: &mut dyn FnMut(Scenario<'_>)) {
             assert!(!condition.wait(place, &Spin::new(), slice()));
             assert!(!condition.leave(place));
         }),
+        look: None,
         check: Box::new(|_, done| {
             assert!(condition.sleepers() <= usize::from(!done));
             let place = condition.enter(Identity::current()).unwrap();
@@ -128,6 +131,7 @@ fn condition_notify(run: &mut dyn FnMut(Scenario<'_>)) {
             name: "notify",
             prepare: Box::new(know_myself),
             operation: Box::new(|| assert_eq!(condition.notify(1), 1)),
+            look: None,
             check: Box::new(|_, done| {
                 let left = condition.sleepers();
                 assert!(left == 1 || (left == 2 && !done), "{left} left");
@@ -165,6 +169,7 @@ fn spilled(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, more: usize) {
             assert!(!condition.wait(place, &Spin::new(), slice()));
             assert!(!condition.leave(place));
         }),
+        look: None,
         check: Box::new(|_, done| {
             assert!((0..=usize::from(!done)).contains(&(condition.sleepers() - others.len())));
             // Those who came first, then whoever lives.
@@ -194,6 +199,7 @@ fn condition_notify_spilled(run: &mut dyn FnMut(Scenario<'_>)) {
             name: "notify, spilled",
             prepare: Box::new(know_myself),
             operation: Box::new(|| assert_eq!(condition.notify(PLACES + 1), PLACES + 1)),
+            look: None,
             check: Box::new(|_, done| {
                 let left = condition.sleepers();
                 assert!(left >= 1 && (!done || left == 1), "{left} left");
@@ -220,6 +226,7 @@ fn barrier_wait(run: &mut dyn FnMut(Scenario<'_>)) {
             };
             let _ = barrier.wait(round, &Spin::new(), slice());
         }),
+        look: None,
         check: Box::new(|_, done| {
             let waiting = barrier.waiting();
             assert!(waiting <= 1 && (!done || waiting == 1));
@@ -246,6 +253,7 @@ fn barrier_last(run: &mut dyn FnMut(Scenario<'_>)) {
         name: "arrive as the last",
         prepare: Box::new(know_myself),
         operation: Box::new(|| assert_eq!(barrier.arrive(2, false, Deadline::NEVER), Some((1, Arrival::Passed)))),
+        look: None,
         check: Box::new(move |_, done| {
             let passed = barrier.waiting() == 0;
             assert!(passed || !done);
@@ -268,6 +276,7 @@ fn barrier_act(run: &mut dyn FnMut(Scenario<'_>)) {
             let Some((1, Arrival::Act(round))) = barrier.arrive(2, true, Deadline::NEVER) else { panic!("not last") };
             assert!(barrier.finish(round));
         }),
+        look: None,
         check: Box::new(move |_, done| {
             let mut end = None;
             if barrier.waiting() == 1 {

@@ -116,6 +116,7 @@ fn enter(run: &mut dyn FnMut(Scenario<'_>)) {
         operation: Box::new(|| {
             Worker::enter(Arc::clone(&board), std::process::id()).unwrap().advance(Stage::Serving);
         }),
+        look: None,
         check: Box::new(move |pid, _| {
             check_tasks(&mut pool, pid, &[(slot, b"task")], false);
             // All records but the heir's are free.
@@ -149,6 +150,7 @@ fn serving(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, awaited: bool)
             worker.advance(Stage::Serving);
             while run_one(&worker) {}
         }),
+        look: None,
         check: Box::new(move |pid, done| {
             let payloads: [(u32, &[u8]); 3] = [(first, b"first"), (second, b"second"), (third, &[7; 1000])];
             check_tasks(&mut pool, pid, &payloads, done);
@@ -172,6 +174,7 @@ fn ask(run: &mut dyn FnMut(Scenario<'_>)) {
             worker.ask_for_room(&claim, 5000).unwrap();
             let _ = worker.granted(&claim, Deadline::after(Duration::from_millis(1)));
         }),
+        look: None,
         check: Box::new(move |pid, _| check_tasks(&mut pool, pid, &[(slot, b"task")], false)),
     });
 }
@@ -208,6 +211,7 @@ fn granted(run: &mut dyn FnMut(Scenario<'_>)) {
                 worker.write(&claim, &[&answer]).unwrap();
                 worker.finish(&claim, 3).unwrap();
             }),
+            look: None,
             check: Box::new(|pid, done| {
                 ended.store(true, Ordering::Release);
                 while !owner.is_finished() {
@@ -251,6 +255,7 @@ fn woken(run: &mut dyn FnMut(Scenario<'_>)) {
                     let _ = worker.wait(Deadline::after(Duration::from_millis(500)));
                 }
             }),
+            look: None,
             check: Box::new(|pid, done| {
                 killed.store(true, Ordering::Release);
                 while !owner.is_finished() {
@@ -279,6 +284,7 @@ fn publish_tasks(run: &mut dyn FnMut(Scenario<'_>)) {
             publish(pool, &[7; 1000]);
             board.ring(2);
         }),
+        look: None,
         check: Box::new(move |_, done| {
             let mut found = Vec::new();
             while let Some(next) = worker.claim() {
@@ -303,6 +309,7 @@ fn report(run: &mut dyn FnMut(Scenario<'_>)) {
         operation: Box::new(|| {
             Worker::enter(Arc::clone(&board), std::process::id()).unwrap().report("Traceback: no database").unwrap();
         }),
+        look: None,
         check: Box::new(move |pid, done| {
             let text = pool.board().report();
             assert!(text.as_deref().is_none_or(|text| text == "Traceback: no database") && (!done || text.is_some()));

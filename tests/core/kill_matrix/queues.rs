@@ -108,6 +108,7 @@ fn putting(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, ring: &Arc<Rin
                 put += ring.put(&parcels[put..], Deadline::NEVER).unwrap();
             }
         }),
+        look: None,
         check: Box::new(|_, done| {
             let numbers = drain(ring);
             let count = numbers.len() as u32;
@@ -181,6 +182,7 @@ fn getting(run: &mut dyn FnMut(Scenario<'_>), name: &'static str, ring: &Arc<Rin
             ring.get(&mut batch, most, Deadline::NEVER).unwrap();
             batch.clear();
         }),
+        look: None,
         check: Box::new(|_, done| {
             let numbers = drain(ring);
             let taken = count - numbers.len() as u32;
@@ -231,6 +233,7 @@ fn get_recycle(run: &mut dyn FnMut(Scenario<'_>)) {
                 batch.clear();
             }
         }),
+        look: None,
         check: Box::new(|_, _| {
             let numbers = drain(&ring);
             let count = numbers.len() as u32;
@@ -257,6 +260,7 @@ fn rest(run: &mut dyn FnMut(Scenario<'_>)) {
         name: "give memory back",
         prepare: Box::new(|| {}),
         operation: Box::new(|| ring.rest().unwrap()),
+        look: None,
         check: Box::new(|_, _| {
             assert!(ring.is_empty());
             check_works(&ring);
@@ -294,6 +298,7 @@ fn repair(run: &mut dyn FnMut(Scenario<'_>)) {
         operation: Box::new(|| {
             ring.put_bytes(2, &[&record], Deadline::NEVER).unwrap();
         }),
+        look: None,
         check: Box::new(|_, done| {
             let numbers = drain(&ring);
             let new = numbers.iter().filter(|number| **number == 2).count() as u32;
@@ -314,6 +319,7 @@ fn task_done(run: &mut dyn FnMut(Scenario<'_>)) {
         name: "done with the last item",
         prepare: Box::new(|| {}),
         operation: Box::new(|| assert!(ring.task_done())),
+        look: None,
         check: Box::new(|_, done| {
             let unfinished = ring.unfinished();
             assert!(unfinished <= 1 && (!done || unfinished == 0));

@@ -10,6 +10,7 @@
 
 mod kernel;
 mod models;
+mod pool;
 mod ring;
 mod sync;
 
@@ -24,6 +25,9 @@ mod shm {
     pub(crate) mod arena {
         pub(crate) use crate::kernel::{Arena, Cell};
     }
+    pub(crate) mod region {
+        pub(crate) use crate::kernel::Region;
+    }
     pub(crate) mod slab {
         /// Not modelled.
         #[derive(Debug, Default)]
@@ -32,10 +36,7 @@ mod shm {
 }
 
 mod sys {
-    pub(crate) use crate::kernel::{descriptor, futex};
-    pub(crate) mod memory {
-        pub(crate) const PAGE: usize = 4096;
-    }
+    pub(crate) use crate::kernel::{descriptor, futex, memory};
     pub(crate) mod cpu {
         pub(crate) fn fence() {
             crate::atomic::fence(crate::atomic::Ordering::SeqCst);

@@ -7,6 +7,7 @@ use loom::thread;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::clock::Deadline;
 use crate::kernel::{Cell, Identity, Spin};
+use crate::pool::Pool;
 use crate::ring::Ring;
 use crate::sync::barrier::{Arrival, Barrier, End};
 use crate::sync::condition::Condition;
@@ -40,6 +41,10 @@ pub(crate) const ALL: &[Model] = &[
     ("queue: marks are whole", marks),
     ("queue: the descriptor of one that is put and taken", descriptors),
     ("queue: watched while one is put", watching),
+    ("pool: one worker runs two tasks", || pools(1, 2)),
+    ("pool: two workers run two tasks", || pools(2, 2)),
+    ("pool: a worker dies that was woken for the task", || heirs(1, Pool::die_woken)),
+    ("pool: a worker dies that watches for the task", || heirs(2, Pool::die_watching)),
 ];
 
 fn me(number: u64) -> Identity {
@@ -353,4 +358,47 @@ fn watching() {
     producer.join().expect("it does not panic");
     assert!(ring.is_readable(), "a record that nobody is told of");
     assert!(ring.try_get() && !ring.is_readable());
+}
+
+/// Every task is run and every result seen, before the workers are told to leave.
+fn pools(workers: u64, tasks: u64) {
+    let pool = Pool::new(workers as u32, tasks);
+    // The workers begin: what matters happens when they are about to sleep.
+    each(workers + 1, move |number| {
+        if number == workers + 1 {
+            for task in 0..tasks {
+                pool.publish(task);
+            }
+            pool.await_results(tasks as u32, || {});
+            pool.leave();
+        } else {
+            pool.serve();
+        }
+    });
+}
+
+/// One of two workers dies, or is told to leave if it was not woken: the other runs the tasks all the same.
+fn heirs(tasks: u64, die: fn(&Pool)) {
+    let (pool, dead) = (Pool::new(2, tasks), AtomicU32::new(0));
+    each(3, move |number| match number {
+        3 => {
+            let buried = core::cell::Cell::new(false);
+            for task in 0..tasks {
+                pool.publish(task);
+                // Whoever sleeps on the event is told of deaths, too.
+                pool.await_results(task as u32 + 1, || {
+                    if dead.load(Ordering::Acquire) == 1 && !buried.replace(true) {
+                        pool.bury();
+                    }
+                });
+            }
+            pool.leave();
+        }
+        1 => {
+            die(&pool);
+            dead.store(1, Ordering::Release);
+            pool.kick();
+        }
+        _ => pool.serve(),
+    });
 }
