@@ -8,6 +8,9 @@ use super::Header;
 /// How many pieces a message may consist of.
 const PARTS: usize = 3;
 
+/// Bytes that are sooner copied to one place than written from several.
+pub(super) const FEW: usize = 256;
+
 /// A header and up to three pieces of a message, and how far they were written.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
@@ -64,8 +67,49 @@ impl<'a> Outgoing<'a> {
         (slices, count)
     }
 
+    /// What is still to be written, copied to one place, if it is little.
+    #[must_use]
+    pub(super) fn gathered<'b>(&self, space: &'b mut [u8; FEW]) -> Option<&'b [u8]> {
+        let header = self.header.as_bytes();
+        if header.len() + self.length > FEW || self.has_started() {
+            return None;
+        }
+        let mut end = 0;
+        for part in core::iter::once(header).chain(self.parts) {
+            space[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        }
+        Some(&space[..end])
+    }
+
     /// `count` more bytes were written.
     pub fn advance(&mut self, count: usize) {
         self.written += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gathered_is_what_the_slices_say() {
+        let bytes = [7; FEW];
+        for length in [0, 1, 100, FEW - 4, FEW - 3] {
+            let (head, tail) = bytes[..length].split_at(length / 3);
+            let message = Outgoing::of_parts([head, &[], tail]);
+            let (slices, count) = message.remaining();
+            let apart: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+            let mut space = [0; FEW];
+            let gathered = message.gathered(&mut space);
+            assert_eq!(gathered, (apart.len() <= FEW).then_some(&apart[..]), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_has_started_goes_on_in_slices() {
+        let mut message = Outgoing::new(b"abc");
+        message.advance(2);
+        assert_eq!(message.gathered(&mut [0; FEW]), None);
     }
 }

@@ -7,10 +7,12 @@
 //! inside one it is waited for, because giving up there would leave both sides out of step.
 
 use core::mem::MaybeUninit;
+use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
+use super::outgoing::FEW;
 use super::{Outgoing, Prefix};
 use crate::clock::Deadline;
 use crate::error::{Error, Kind as Failed, Result};
@@ -65,9 +67,16 @@ pub fn write(
     message: &mut Outgoing<'_>,
     until: Deadline,
 ) -> Result<Option<()>> {
+    let mut space = [0; FEW];
     while !message.is_complete() {
-        let (slices, count) = message.remaining();
-        match socket::write(fd, transport, &slices[..count]) {
+        let written = match message.gathered(&mut space) {
+            Some(bytes) => socket::write(fd, transport, &[IoSlice::new(bytes)]),
+            None => {
+                let (slices, count) = message.remaining();
+                socket::write(fd, transport, &slices[..count])
+            }
+        };
+        match written {
             Ok(written) => message.advance(written),
             Err(Errno::INTR) => return Ok(None),
             Err(Errno::AGAIN) if message.has_started() => {
