@@ -69,12 +69,11 @@ pub fn write(
 ) -> Result<Option<()>> {
     let mut space = [0; FEW];
     while !message.is_complete() {
-        let written = match message.gathered(&mut space) {
-            Some(bytes) => socket::write(fd, transport, &[IoSlice::new(bytes)]),
-            None => {
-                let (slices, count) = message.remaining();
-                socket::write(fd, transport, &slices[..count])
-            }
+        let written = if let Some(bytes) = message.gathered(&mut space) {
+            socket::write(fd, transport, &[IoSlice::new(bytes)])
+        } else {
+            let (slices, count) = message.remaining();
+            socket::write(fd, transport, &slices[..count])
         };
         match written {
             Ok(written) => message.advance(written),
