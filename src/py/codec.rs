@@ -13,7 +13,7 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PyTuple};
 use rsmp_core::frame::compact::{self, PICKLE, Reader, Token};
 use smallvec::SmallVec;
 
@@ -43,6 +43,49 @@ pub(crate) fn encode_builtin(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bo
     if cfg!(Py_GIL_DISABLED) || Encoder::new(out).value(object.as_ptr(), Place::Top, 0).is_none() {
         out.truncate(start);
         return false;
+    }
+    true
+}
+
+/// As `encode_builtin` for a tuple of `count` items of an exact list or tuple, from `start` on: it need not be made.
+pub(crate) fn encode_part(sequence: &Bound<'_, PyAny>, start: usize, count: usize, out: &mut Vec<u8>) -> bool {
+    let begin = out.len();
+    let item = if let Ok(list) = sequence.cast_exact::<PyList>()
+        && start + count <= list.len()
+    {
+        ffi::PyList_GET_ITEM
+    } else if let Ok(tuple) = sequence.cast_exact::<PyTuple>()
+        && start + count <= tuple.len()
+    {
+        ffi::PyTuple_GET_ITEM
+    } else {
+        return false;
+    };
+    let mut encoder = Encoder::new(out);
+    let mut write = || {
+        encoder.make_room(0)?;
+        encoder.write(Token::Tuple(count));
+        for index in start..start + count {
+            // SAFETY: attached, and there are that many items, as encoding does not run Python code.
+            encoder.value(unsafe { item(sequence.as_ptr(), index.cast_signed()) }, Place::Item, 1)?;
+        }
+        Some(())
+    };
+    if cfg!(Py_GIL_DISABLED) || write().is_none() {
+        out.truncate(begin);
+        return false;
+    }
+    true
+}
+
+/// As `encode_builtin` for a tuple of these numbers. `false` without memory.
+pub(crate) fn encode_numbers(numbers: impl ExactSizeIterator<Item = i64>, out: &mut Vec<u8>) -> bool {
+    if out.try_reserve(LONGEST_TOKEN * (numbers.len() + 1) / 2).is_err() {
+        return false;
+    }
+    compact::write(out, Token::Tuple(numbers.len()), false);
+    for number in numbers {
+        compact::write(out, Token::Int(number), false);
     }
     true
 }

@@ -103,6 +103,12 @@ impl<'py> Encoded<'py> {
         SCRATCH.take()
     }
 
+    /// What `write` puts there by way of `codec`; `None` where it cannot.
+    pub(crate) fn written(write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Self> {
+        let mut encoded = Self::of_message(Self::scratch());
+        write(&mut encoded.scratch).then_some(encoded)
+    }
+
     /// What `codec` has written.
     pub(crate) fn of_message(message: Vec<u8>) -> Self {
         Self { tag: MESSAGE, scratch: message, bytes: None, buffers: Vec::new() }

@@ -132,3 +132,41 @@ def test_arguments_are_spread(pool):
     assert pool.starmap(double, [("a",), ("b",)], chunksize=2) == ["aa", "bb"]
     with pytest.raises(TypeError):
         pool.starmap(pair, [(1,), 2], chunksize=2)
+
+
+class Listed(list):
+    def __iter__(self):
+        return iter(["other", "items"])
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        range(10, -11, -3),
+        range(2**63 - 3, 2**63 + 3),
+        range(-(2**63) - 3, -(2**63) + 3),
+        range(0),
+        (1, "a", 2.5, None, 2**80, (1, 2), 7),
+        Listed([1, 2, 3]),
+        {3: 4, 5: 6},
+        "letters",
+        b"bytes",
+    ],
+    ids=lambda items: type(items).__name__ + str(len(items)),
+)
+@pytest.mark.parametrize("chunksize", [2, 3])
+def test_every_iterable_is_cut_alike(mp, items, chunksize):
+    with make(mp, 2) as pool:
+        assert pool.map(same, items, chunksize=chunksize) == list(items)
+        assert list(pool.imap(same, items, chunksize=chunksize)) == list(items)
+
+
+def test_items_that_are_one_object_are_one_in_their_chunk(pool):
+    one, other = (1, [2]), (1, [2])
+    results = pool.map(same, [one, one, other, (one, other)], chunksize=4)
+    assert results[0] is results[1] and results[0] is not results[2] and results[3] == (one, other)
+    assert results[3][0] is results[0] and results[3][1] is results[2]
+
+
+def test_lists_as_arguments_are_spread_too(pool):
+    assert pool.starmap(pair, [[n, n] for n in range(5)], chunksize=2) == [(n, n, 0) for n in range(5)]

@@ -10,6 +10,7 @@ use rsmp_core::pool::dispatcher::Function;
 use rsmp_core::pool::{Board, Collected, Dispatcher, Task};
 
 use super::job::{Ending, Job};
+use super::payload::Payload;
 use super::{Call, FUNCTION_INSIDE, TAG_SHIFT, outcome};
 use crate::error::Failure;
 use crate::message::{self, Encoded, LONG};
@@ -120,13 +121,13 @@ impl Desk {
     }
 
     /// Sends a task out. `false`: there is no room. An error of the pickler is the task's ending, given to `failed`.
-    pub(super) fn submit(
+    pub(super) fn submit<'py>(
         &self,
         job: &Arc<Job>,
         index: usize,
         call: Call,
-        function: &Bound<'_, PyAny>,
-        payload: &Bound<'_, PyAny>,
+        function: &Bound<'py, PyAny>,
+        payload: &Payload<'_, 'py>,
         failed: &mut Option<Ending>,
     ) -> PyResult<bool> {
         let py = function.py();
@@ -143,19 +144,19 @@ impl Desk {
         }
     }
 
-    fn encode_and_publish(
+    fn encode_and_publish<'py>(
         &self,
         job: &Arc<Job>,
         index: usize,
         call: Call,
-        function: &Bound<'_, PyAny>,
-        payload: &Bound<'_, PyAny>,
+        function: &Bound<'py, PyAny>,
+        payload: &Payload<'_, 'py>,
     ) -> PyResult<bool> {
         let py = function.py();
         let stored = self.stored(function)?;
         let encoded = match stored {
-            Some(_) => Encoded::new(payload)?,
-            None => Encoded::new(PyTuple::new(py, [function, payload])?.as_any())?,
+            Some(_) => payload.encode(py)?,
+            None => Encoded::new(PyTuple::new(py, [function, &payload.object(py)?])?.as_any())?,
         };
         let parts = encoded.parts();
         let inside = if stored.is_some() { 0 } else { FUNCTION_INSIDE };

@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyIterator, PyList, PyRange, PyS
 use super::Call;
 use super::engine::PoolEngine;
 use super::job::Job;
+use super::payload::{Part, Payload, Sequence};
 
 /// Tasks of one job that are still to go out, in order.
 pub(super) struct Feed {
@@ -39,7 +40,9 @@ enum Source {
 struct Items {
     call: Call,
     function: Py<PyAny>,
-    iterator: Py<PyIterator>,
+    supply: Supply,
+    /// Items of a sequence that have gone out.
+    gone: usize,
     chunk: usize,
     /// No more tasks than this, if known.
     limit: Option<usize>,
@@ -47,6 +50,11 @@ struct Items {
     ahead: Option<usize>,
     /// A chunk that found no room.
     held: Option<Py<PyAny>>,
+}
+
+enum Supply {
+    Iterator(Py<PyIterator>),
+    Sequence(Sequence),
 }
 
 /// How far a feed got.
@@ -78,10 +86,15 @@ impl Feed {
             (false, _) => Call::Each,
             (true, _) => Call::EachSpread,
         };
+        let sequence = if call == Call::One { None } else { Sequence::of(iterable) };
         let items = Items {
             call,
             function: function.clone().unbind(),
-            iterator: iterable.try_iter()?.unbind(),
+            supply: match sequence {
+                Some(sequence) => Supply::Sequence(sequence),
+                None => Supply::Iterator(iterable.try_iter()?.unbind()),
+            },
+            gone: 0,
             chunk,
             limit,
             ahead: ahead.map(|ahead| ahead.div_ceil(chunk)),
@@ -112,7 +125,8 @@ impl Feed {
     pub(super) fn advance(&mut self, py: Python<'_>, engine: &PoolEngine) -> PyResult<Advance> {
         match &mut self.source {
             Source::Single { call, function, payload } => {
-                let sent = engine.send(&self.job, 0, *call, function.bind(py), payload.bind(py))?;
+                let payload = Payload::Object(payload.bind(py).clone());
+                let sent = engine.send(&self.job, 0, *call, function.bind(py), &payload)?;
                 Ok(if sent { Advance::Exhausted } else { Advance::NoRoom })
             }
             Source::Items(items) => items.advance(py, engine, &self.job, &mut self.next),
@@ -147,7 +161,7 @@ impl Items {
                 return Ok(Advance::Ahead);
             }
             let payload = match self.held.take() {
-                Some(held) => held.into_bound(py),
+                Some(held) => Payload::Object(held.into_bound(py)),
                 None if self.limit.is_some_and(|limit| *next >= limit) => break,
                 None if !engine.has_room() => return Ok(Advance::NoRoom),
                 // The first results say how much room the others need.
@@ -165,8 +179,13 @@ impl Items {
                     Err(error) => return Err(error),
                 },
             };
-            if !engine.send(job, *next, self.call, &function, &payload)? {
-                self.held = Some(payload.unbind());
+            let sent = engine.send(job, *next, self.call, &function, &payload)?;
+            match payload {
+                Payload::Part(Part { count, .. }) if sent => self.gone += count,
+                Payload::Object(object) if !sent => self.held = Some(object.unbind()),
+                _ => {}
+            }
+            if !sent {
                 return Ok(Advance::NoRoom);
             }
             *next += 1;
@@ -176,10 +195,17 @@ impl Items {
     }
 
     /// The next item or chunk.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let mut iterator = self.iterator.bind(py).clone();
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Payload<'_, 'py>>> {
+        let iterator = match &self.supply {
+            Supply::Iterator(iterator) => iterator,
+            Supply::Sequence(sequence) => {
+                let count = sequence.len(py).saturating_sub(self.gone).min(self.chunk);
+                return Ok((count > 0).then_some(Payload::Part(Part { sequence, start: self.gone, count })));
+            }
+        };
+        let mut iterator = iterator.bind(py).clone();
         if self.call == Call::One {
-            return iterator.next().transpose();
+            return Ok(iterator.next().transpose()?.map(Payload::Object));
         }
         let mut items = Vec::with_capacity(self.chunk.min(4096));
         while items.len() < self.chunk {
@@ -191,7 +217,7 @@ impl Items {
         if items.is_empty() {
             return Ok(None);
         }
-        Ok(Some(PyTuple::new(py, items)?.into_any()))
+        Ok(Some(Payload::Object(PyTuple::new(py, items)?.into_any())))
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod engine;
 mod feed;
 mod job;
 mod lobby;
+mod payload;
 mod pump;
 pub(crate) mod result;
 mod send;

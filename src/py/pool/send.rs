@@ -9,6 +9,7 @@ use super::Call;
 use super::engine::{Backend, PoolEngine};
 use super::feed::Feed;
 use super::job::{Job, Progress};
+use super::payload::Payload;
 use super::result::PoolHandle;
 use super::shop::Order;
 
@@ -41,13 +42,13 @@ impl PoolEngine {
     }
 
     /// Sends a task out. `false`: there is no room.
-    pub(super) fn send(
+    pub(super) fn send<'py>(
         &self,
         job: &Arc<Job>,
         index: usize,
         call: Call,
-        function: &Bound<'_, PyAny>,
-        payload: &Bound<'_, PyAny>,
+        function: &Bound<'py, PyAny>,
+        payload: &Payload<'_, 'py>,
     ) -> PyResult<bool> {
         if job.function.get().is_none() {
             let _ = job.function.set(function.clone().unbind());
@@ -64,7 +65,7 @@ impl PoolEngine {
                 Ok(sent)
             }
             Backend::Threads(shop) => {
-                let (function, payload) = (function.clone().unbind(), payload.clone().unbind());
+                let (function, payload) = (function.clone().unbind(), payload.object(function.py())?.unbind());
                 shop.submit(Order { job: Arc::clone(job), index, call, function, payload });
                 Ok(true)
             }
@@ -80,7 +81,7 @@ impl PoolEngine {
         let job = PoolHandle::job(&result)?;
         let (call, payload) = arguments(&args, &kwds)?;
         // Results of a map arrive in lists here, as its functions are the standard library's.
-        self.send(&job, index, call, &function, &payload).map(|_| ())
+        self.send(&job, index, call, &function, &Payload::Object(payload)).map(|_| ())
     }
 
     /// Sends out what a job begins with. Should that be interrupted, nobody will ever hold the job: it is over.
@@ -102,12 +103,12 @@ impl PoolEngine {
         payload: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         if !self.has_feeds() {
-            if self.send(job, 0, call, function, payload)? {
+            if self.send(job, 0, call, function, &Payload::Object(payload.clone()))? {
                 return Ok(());
             }
             // Perhaps only because nobody has looked at what is finished.
             self.collect(py)?;
-            if self.send(job, 0, call, function, payload)? {
+            if self.send(job, 0, call, function, &Payload::Object(payload.clone()))? {
                 return Ok(());
             }
         }
