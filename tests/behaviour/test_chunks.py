@@ -136,7 +136,7 @@ def test_arguments_are_spread(pool):
 
 class Listed(list):
     def __iter__(self):
-        return iter(["other", "items"])
+        return iter(["quite", "other", "items"])
 
 
 @pytest.mark.parametrize(
