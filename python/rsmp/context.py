@@ -254,7 +254,10 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
         """Return the context for ``method``, the one in use by default."""
         if method is None:
             actual = _standard._default_context._actual_context
-            return _standard.DefaultContext.get_context(self) if actual is None else _ours(actual)
+            if actual is None:
+                return _standard.DefaultContext.get_context(self)
+            # As `_ours`, for what makes thousands of small objects.
+            return _counterparts.get(id(actual)) or _ours(actual)
         return BaseContext.get_context(self, method)
 
 
@@ -309,6 +312,12 @@ _concrete_contexts: dict[str, Any] = {
     "forkserver": ForkServerContext(),
 }
 _default_context = DefaultContext(None)
+
+
+# By identity; the standard contexts live as long as their module.
+_counterparts: dict[int, Any] = {
+    id(_standard._concrete_contexts[name]): context for name, context in _concrete_contexts.items()
+}
 
 
 def _ours(context: Any) -> Any:
