@@ -124,12 +124,12 @@ def SocketClient(address: Any) -> Connection:
         return _connection(client)
 
 
-def _is_plain(kind: type) -> bool:
-    """Whether ``kind`` is the standard socket class, and not one that a library puts in its place.
+def _is_plain(kind: Any) -> bool:
+    """Whether ``kind`` is the standard socket class as it was, and not one that a library puts in its place.
 
     What that class adds in Python, enumerations above all, would be for nothing: only the descriptor is kept.
     """
-    return kind.__module__ == "socket"
+    return kind.__module__ == kind.accept.__module__ == "socket" and "connect" not in vars(kind)
 
 
 def _connection(connected: Any) -> Connection:

@@ -27,11 +27,16 @@ _BATCH = 1 << 16
 _LONGEST = 200
 """Characters in a name that surely fits into a message to the resource tracker, which is written in one piece."""
 
+_STEPS = ("_send", "ensure_running", "_ensure_running_and_write", "_launch", "_write")
+"""What `register` and `unregister` go through, on one version or another."""
+
 _untouched: dict[str, Any] = {
     name: function
-    for name in ("register", "unregister", "_send", "ensure_running")
-    if not _stdlib.replaced(_standard, function := getattr(_standard.ResourceTracker, name, None))
+    for name in ("register", "unregister", *_STEPS)
+    if (function := getattr(_standard.ResourceTracker, name, None)) and not _stdlib.replaced(_standard, function)
 }
+_known = all(name in _untouched for name in _STEPS if hasattr(_standard.ResourceTracker, name))
+_steps = [(name, _untouched[name]) for name in _STEPS if name in _untouched]
 
 
 def __getattr__(name: str) -> Any:
@@ -48,37 +53,57 @@ def tell(call: str, name: str) -> None:
     function = getattr(tracking, call)
     if tracking is _standard and getattr(function, "__func__", None) is _untouched.get(call, tracking):
         tracker = function.__self__
-        kind = type(tracker)
         plain = name.isascii() and name.isprintable() and ":" not in name and len(name) <= _LONGEST
-        if plain and kind._send is _untouched.get("_send") and kind.ensure_running is _untouched.get("ensure_running"):
+        if plain and _is_untouched(type(tracker)):
             if tracker._fd is None:
                 _start(tracker)
+            descriptor = tracker._fd
             try:
-                os.write(tracker._fd, f"{call.upper()}:{name}:shared_memory\n".encode("ascii"))
+                if descriptor is not None:
+                    os.write(descriptor, f"{call.upper()}:{name}:shared_memory\n".encode("ascii"))
+                    return
             except OSError:
                 pass  # it is gone: the standard function starts another
-            else:
-                return
     function(name, "shared_memory")
 
 
 def start() -> None:
     """Start the tracker unless there is one."""
     tracker = _standard._resource_tracker
-    if tracker._fd is None and type(tracker).ensure_running is _untouched.get("ensure_running"):
+    if tracker._fd is None and _is_untouched(type(tracker)):
         _start(tracker)
 
 
+def _is_untouched(kind: Any) -> bool:
+    for name, function in _steps:
+        if getattr(kind, name) is not function:
+            return False
+    return _known
+
+
+_PROGRAM = """\
+import sys
+sys.path[:] = [*filter(None, sys.path), {root!r}]
+try:
+    from rsmp.resource_tracker import main
+except Exception:
+    from multiprocessing.resource_tracker import main
+main({descriptor})
+"""
+"""Not from the current directory, where anything may lie, and at last from where the program has found this package."""
+
+
 def _start(tracker: Any) -> None:
-    """As `ensure_running` of the standard class does it. Other than there, it is `main` below that runs."""
+    """As `ensure_running` of the standard class does it, but it is `main` below that the process runs."""
     import signal
 
-    if getattr(sys, "frozen", False):
-        # What freezes programs looks for the standard command line.
-        tracker.ensure_running()
-        return
     with tracker._lock:
         if tracker._fd is not None:
+            return
+        # A finalizer that comes in between; and what freezes programs looks for the standard command line.
+        nested = getattr(tracker._lock, "_recursion_count", int)() > 1
+        if nested or getattr(sys, "frozen", False):
+            tracker.ensure_running()
             return
         util, spawn = _stdlib.load("util"), _stdlib.load("spawn")
         reader, writer = os.pipe()
@@ -86,13 +111,13 @@ def _start(tracker: Any) -> None:
             passed = [reader]
             with contextlib.suppress(Exception):  # there may be none
                 passed.append(sys.stderr.fileno())
-            # At the end of the path: the program may have found this package through a path of its own.
             root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-            program = f"import sys; sys.path.append({root!r}); from rsmp.resource_tracker import main;main({reader})"
+            program = _PROGRAM.format(root=root, descriptor=reader)
             line = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", program]
-            # Until it ignores them: Ctrl-C is for the program.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             try:
+                # Until it ignores them: Ctrl-C is for the program. Handlers may run, and raise, in here.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
                 pid = util.spawnv_passfds(spawn.get_executable(), line, passed)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -13,13 +13,16 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
 use rsmp_core::frame::compact::{self, PICKLE, Reader, Token};
 use smallvec::SmallVec;
 
 use crate::error::Failure;
 use crate::numbers::{FEW, Numbers};
 use crate::pickle;
+
+mod parts;
+
+pub(crate) use parts::{Items, Numerals, encode_numbers, encode_part};
 
 /// Containers nested deeper are left to pickle, which knows how to raise `RecursionError`.
 const DEEPEST: usize = 100;
@@ -47,49 +50,6 @@ pub(crate) fn encode_builtin(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bo
     true
 }
 
-/// As `encode_builtin` for a tuple of `count` items of an exact list or tuple, from `start` on: it need not be made.
-pub(crate) fn encode_part(sequence: &Bound<'_, PyAny>, start: usize, count: usize, out: &mut Vec<u8>) -> bool {
-    let begin = out.len();
-    let item = if let Ok(list) = sequence.cast_exact::<PyList>()
-        && start + count <= list.len()
-    {
-        ffi::PyList_GET_ITEM
-    } else if let Ok(tuple) = sequence.cast_exact::<PyTuple>()
-        && start + count <= tuple.len()
-    {
-        ffi::PyTuple_GET_ITEM
-    } else {
-        return false;
-    };
-    let mut encoder = Encoder::new(out);
-    let mut write = || {
-        encoder.make_room(0)?;
-        encoder.write(Token::Tuple(count));
-        for index in start..start + count {
-            // SAFETY: attached, and there are that many items, as encoding does not run Python code.
-            encoder.value(unsafe { item(sequence.as_ptr(), index.cast_signed()) }, Place::Item, 1)?;
-        }
-        Some(())
-    };
-    if cfg!(Py_GIL_DISABLED) || write().is_none() {
-        out.truncate(begin);
-        return false;
-    }
-    true
-}
-
-/// As `encode_builtin` for a tuple of these numbers. `false` without memory.
-pub(crate) fn encode_numbers(numbers: impl ExactSizeIterator<Item = i64>, out: &mut Vec<u8>) -> bool {
-    if out.try_reserve(LONGEST_TOKEN * (numbers.len() + 1) / 2).is_err() {
-        return false;
-    }
-    compact::write(out, Token::Tuple(numbers.len()), false);
-    for number in numbers {
-        compact::write(out, Token::Int(number), false);
-    }
-    true
-}
-
 /// The object that `message` holds.
 pub(crate) fn decode<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     if let Some((&PICKLE, pickled)) = message.split_first() {
@@ -97,91 +57,6 @@ pub(crate) fn decode<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py
     }
     let mut decoder = Decoder { reader: Reader::new(message), remembered: SmallVec::new() };
     decoder.value(py, 0)
-}
-
-/// The items of a message that is a list or tuple, made one by one.
-pub(crate) struct Items<'a, 'py> {
-    decoder: Decoder<'a, 'py>,
-    left: usize,
-}
-
-impl<'a, 'py> Items<'a, 'py> {
-    /// `None` if it is a pickle, or anything else.
-    pub(crate) fn of(message: &'a [u8]) -> Option<Self> {
-        let mut reader = Reader::new(message);
-        let (Token::List(left) | Token::Tuple(left), remember) = reader.token().ok()? else { return None };
-        let mut remembered = SmallVec::new();
-        if remember {
-            // Nothing inside refers to it: it does not exist yet.
-            remembered.push(None);
-        }
-        Some(Self { decoder: Decoder { reader, remembered }, left })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.left
-    }
-
-    #[inline]
-    pub(crate) fn next(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        self.decoder.value(py, 1).map(Some)
-    }
-}
-
-/// The message for a list of objects that never change and of which nobody can tell two equal ones apart, written one by
-/// one: numbers and `None`.
-pub(crate) struct Numerals {
-    out: Vec<u8>,
-    /// Where the items start.
-    start: usize,
-    count: usize,
-}
-
-impl Numerals {
-    /// Begins a list of `length` items in `out`.
-    pub(crate) fn for_list(mut out: Vec<u8>, length: usize) -> Self {
-        compact::write(&mut out, Token::List(length), false);
-        Self { start: out.len(), out, count: 0 }
-    }
-
-    /// Writes `object`; `false`, and nothing written, if it is something else.
-    #[inline]
-    pub(crate) fn push(&mut self, object: &Bound<'_, PyAny>) -> bool {
-        let pointer = object.as_ptr();
-        // SAFETY: attached, and `object` is alive.
-        let class = unsafe { ffi::Py_TYPE(pointer) };
-        // SAFETY: only the addresses are compared.
-        let is_numeral = unsafe {
-            class == &raw mut ffi::PyLong_Type
-                || class == &raw mut ffi::PyFloat_Type
-                || class == &raw mut ffi::PyBool_Type
-                || pointer == ffi::Py_None()
-        };
-        // What has no identity gets no number, so one encoder for each is as good as one for all.
-        let written = is_numeral && Encoder::new(&mut self.out).value(pointer, Place::Top, 0).is_some();
-        self.count += usize::from(written);
-        written
-    }
-
-    /// The items so far.
-    pub(crate) fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let reader = Reader::new(&self.out[self.start..]);
-        let mut items = Items { decoder: Decoder { reader, remembered: SmallVec::new() }, left: self.count };
-        let list = PyList::empty(py);
-        while let Some(item) = items.next(py)? {
-            list.append(item)?;
-        }
-        Ok(list)
-    }
-
-    /// The message, once there are as many items as were announced.
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.out
-    }
 }
 
 /// Where a value stands decides whether a second reference to it may turn up in the same message.

@@ -91,27 +91,27 @@ impl<'py> Encoded<'py> {
         if let Ok(bytes) = object.cast_exact::<PyBytes>() {
             return Ok(Self { tag: BYTES, scratch: Vec::new(), bytes: Some(bytes.clone()), buffers: Vec::new() });
         }
-        let mut encoded = Self { tag: MESSAGE, scratch: SCRATCH.take(), bytes: None, buffers: Vec::new() };
+        let mut encoded = Self::unwritten();
         if !codec::encode_builtin(object, &mut encoded.scratch) {
             encoded.pickle(object)?;
         }
         Ok(encoded)
     }
 
-    /// Memory to write a message into.
-    pub(crate) fn scratch() -> Vec<u8> {
-        SCRATCH.take()
+    /// A message that is still to be written, by `codec`.
+    pub(crate) fn unwritten() -> Self {
+        Self { tag: MESSAGE, scratch: SCRATCH.take(), bytes: None, buffers: Vec::new() }
     }
 
-    /// What `write` puts there by way of `codec`; `None` where it cannot.
+    /// What `write` writes by way of `codec`; `None` where it cannot.
     pub(crate) fn written(write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Self> {
-        let mut encoded = Self::of_message(Self::scratch());
-        write(&mut encoded.scratch).then_some(encoded)
+        let mut encoded = Self::unwritten();
+        write(encoded.message()).then_some(encoded)
     }
 
-    /// What `codec` has written.
-    pub(crate) fn of_message(message: Vec<u8>) -> Self {
-        Self { tag: MESSAGE, scratch: message, bytes: None, buffers: Vec::new() }
+    /// Where `codec` writes.
+    pub(crate) fn message(&mut self) -> &mut Vec<u8> {
+        &mut self.scratch
     }
 
     fn pickle(&mut self, object: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -47,6 +47,12 @@ def fail_late(x):
     return x
 
 
+def stop(x):
+    if x == 3:
+        raise StopIteration("at three")
+    return x
+
+
 def pair(x, y=0, z=0):
     return (x, y, z)
 
@@ -170,3 +176,9 @@ def test_items_that_are_one_object_are_one_in_their_chunk(pool):
 
 def test_lists_as_arguments_are_spread_too(pool):
     assert pool.starmap(pair, [[n, n] for n in range(5)], chunksize=2) == [(n, n, 0) for n in range(5)]
+
+
+@pytest.mark.rsmp_only("the standard pool takes it for the end of the chunk")
+def test_a_stop_iteration_is_an_error(pool):
+    with pytest.raises(StopIteration, match="at three"):
+        pool.map(stop, range(6), chunksize=6)

@@ -85,3 +85,20 @@ def test_the_tracker_finds_a_package_that_is_not_installed(tmp_path):
         flags=["-I", "-S"],
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.rsmp_only("the standard library's tracker imports multiprocessing from there")
+def test_what_lies_in_the_current_directory_is_not_imported(tmp_path):
+    (tmp_path / "rsmp.py").write_text("raise SystemError('the wrong one')")
+    done = run(
+        """if 1:
+        import os, sys
+        sys.path.remove("")
+        from rsmp import shared_memory
+        print(shared_memory.SharedMemory(create=True, size=1).name, flush=True)
+        os.kill(os.getpid(), 9)
+    """,
+        cwd=tmp_path,
+    )
+    assert "the wrong one" not in done.stderr and "1 leaked shared_memory object" in done.stderr
+    assert left_of(done.stdout.split()) == [] and done.stdout

@@ -4,6 +4,7 @@ import gc
 import inspect
 import pickle
 import threading
+import time
 import types
 import weakref
 from unittest import mock
@@ -210,3 +211,28 @@ def test_many_threads_at_once(mp):
     for thread in threads:
         thread.join()
     assert total == 8000
+
+
+def test_a_subclass_may_have_any_private_name(mp):
+    class Named(type(mp.Lock())):
+        def _acquire(self, *args):
+            raise AssertionError
+
+        _release = _enter = _acquire
+
+    lock = Named(ctx=mp.get_context())
+    done = []
+
+    def work():
+        with lock:
+            done.append(lock.acquire(False))
+
+    with lock:
+        thread = threading.Thread(target=work)
+        thread.start()
+        time.sleep(0.05)
+        assert not done and not lock.acquire(timeout=0.01)
+    thread.join()
+    assert done == [False]
+    with pytest.raises(ValueError, match="released too many times"):
+        lock.release()

@@ -11,8 +11,10 @@ use crate::atomic::{AtomicU64, Ordering};
 use crate::clock;
 use crate::ring::layout::{Commit, Mark};
 
-/// Not shared. Each word is at most what the mark says now; together they may be of two looks.
+/// Not shared. Each word is at most what the mark says now; together they may be of two looks. On a line of its own: a
+/// thread that puts and one that gets may be of one process.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Seen {
     position: AtomicU64,
     items: AtomicU64,

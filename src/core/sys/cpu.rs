@@ -40,7 +40,7 @@ pub fn fence() {
     atomic::fence(Ordering::SeqCst);
 }
 
-/// `fence(SeqCst)` after a read-modify-write of this thread that nothing but loads of the same word has followed.
+/// `fence(SeqCst)` for what this thread did before its last read-modify-write, and for that, against what comes now.
 #[inline]
 pub fn fence_after_update() {
     // That was a locked instruction: see `fence`.

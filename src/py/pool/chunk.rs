@@ -24,7 +24,8 @@ pub(super) fn run<'py>(
     mut items: Items<'_, 'py>,
 ) -> PyResult<Returned<'py>> {
     let py = function.py();
-    let mut numerals = Numerals::for_list(Encoded::scratch(), items.len());
+    let mut encoded = Encoded::unwritten();
+    let mut numerals = Numerals::for_list(encoded.message(), items.len());
     let mut kept: Option<Bound<'py, PyList>> = None;
     while let Some(item) = items.next(py)? {
         let result = if spreads { function.call1(spread(&item)?)? } else { function.call1((item,))? };
@@ -40,6 +41,6 @@ pub(super) fn run<'py>(
     }
     Ok(match kept {
         Some(kept) => Returned::Value(kept.into_any()),
-        None => Returned::Encoded(Encoded::of_message(numerals.finish())),
+        None => Returned::Encoded(encoded),
     })
 }

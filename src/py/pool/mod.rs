@@ -9,11 +9,13 @@
 //! | `wait`    | how threads of the owner wait for results, and what the supervisor thread does          |
 //! | `lobby`   | which of the waiting threads sleeps on the board's event                                 |
 //! | `feed`    | where tasks come from when there is no room for all of them yet                          |
+//! | `payload` | what goes out for a task: an object, or a part of a list, tuple or range                |
 //! | `job`     | one call of `apply`, `map` or `imap` and the results it has so far                       |
 //! | `result`  | `PoolResult` and `PoolIterator`, what the caller holds of a job                          |
 //! | `desk`    | tasks to worker processes: pickled, published, told apart when they come back            |
 //! | `shop`    | tasks to worker threads: handed over as they are                                         |
 //! | `channel` | `PoolChannel`: the worker process                                                        |
+//! | `chunk`   | how a worker goes through a chunk                                                       |
 
 pub(crate) mod channel;
 mod chunk;

@@ -1,8 +1,8 @@
 //! `acquire`, `release` and `with` by the interpreter's cheapest calling convention, for what needs no waiting.
 //!
 //! These are called more than all else, and take what is free in less time than a call by the usual entry takes.
-//! Whatever is out of the ordinary (waiting, arguments, errors) is left to the usual methods, as `_acquire`, `_release`
-//! and `_enter`.
+//! Whatever is out of the ordinary (waiting, arguments, errors) is left to the usual methods, which are kept here and not
+//! under names in the class: a subclass may have any name of its own.
 //!
 //! # Safety
 //! The functions are reached only through method descriptors of the class `T`, which check that `self` is one of its
@@ -13,8 +13,9 @@ use core::ffi::{CStr, c_int};
 use core::ptr;
 
 use pyo3::pyclass::boolean_struct::True;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
-use pyo3::{PyClass, ffi, intern, prelude::*};
+use pyo3::{PyClass, ffi, prelude::*};
 
 /// What is taken and given back.
 pub(crate) trait Held: PyClass<Frozen = True> + Sync {
@@ -22,6 +23,21 @@ pub(crate) trait Held: PyClass<Frozen = True> + Sync {
     fn take(&self) -> bool;
     /// Gives it back; `false` when that is an error.
     fn give(&self) -> bool;
+    /// Where the usual methods of the class are kept.
+    fn usual() -> &'static Usual;
+}
+
+/// The methods that a class was made with.
+pub(crate) struct Usual {
+    acquire: PyOnceLock<Py<PyAny>>,
+    release: PyOnceLock<Py<PyAny>>,
+    enter: PyOnceLock<Py<PyAny>>,
+}
+
+impl Usual {
+    pub(crate) const fn new() -> Self {
+        Self { acquire: PyOnceLock::new(), release: PyOnceLock::new(), enter: PyOnceLock::new() }
+    }
 }
 
 /// The Rust value of `this`.
@@ -51,10 +67,10 @@ fn none() -> *mut ffi::PyObject {
     unsafe { ffi::Py_NewRef(ffi::Py_None()) }
 }
 
-/// Calls the method `name` of `this` with the arguments of a fast call.
+/// Calls the usual `method` of `this` with the arguments of a fast call.
 #[cold]
 unsafe fn call(
-    name: &Bound<'_, PyString>,
+    method: &PyOnceLock<Py<PyAny>>,
     this: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
@@ -67,8 +83,10 @@ unsafe fn call(
         // SAFETY: the interpreter passed that many arguments.
         all.extend_from_slice(unsafe { core::slice::from_raw_parts(args, (count + keywords).unsigned_abs()) });
     }
+    // Null only before the class is complete, when nobody can have an instance: the interpreter then says so.
+    let method = method.get(attached()).map_or(ptr::null_mut(), Py::as_ptr);
     // SAFETY: `all` holds the object, the positional arguments and those that `names` names.
-    unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), count.unsigned_abs() + 1, names) }
+    unsafe { ffi::PyObject_Vectorcall(method, all.as_ptr(), count.unsigned_abs() + 1, names) }
 }
 
 unsafe extern "C" fn acquire<T: Held>(
@@ -87,7 +105,7 @@ unsafe extern "C" fn acquire<T: Held>(
                 return truth(true);
             }
         }
-        call(intern!(attached(), "_acquire"), this, args, count, names)
+        call(&T::usual().acquire, this, args, count, names)
     }
 }
 
@@ -102,7 +120,7 @@ pub(super) unsafe extern "C" fn release<T: Held>(
         if count == 0 && value::<T>(this).give() {
             return none();
         }
-        call(intern!(attached(), "_release"), this, args, count, ptr::null_mut())
+        call(&T::usual().release, this, args, count, ptr::null_mut())
     }
 }
 
@@ -112,7 +130,7 @@ pub(super) unsafe extern "C" fn enter<T: Held>(this: *mut ffi::PyObject, _: *mut
         if value::<T>(this).take() {
             return truth(true);
         }
-        call(intern!(attached(), "_enter"), this, ptr::null(), 0, ptr::null_mut())
+        call(&T::usual().enter, this, ptr::null(), 0, ptr::null_mut())
     }
 }
 
@@ -154,8 +172,9 @@ pub(super) fn add_methods<T: Held>(class: &Bound<'_, PyType>) -> PyResult<()> {
             c"__exit__($self, /, *args)\n--\n\nGive it back.",
         ),
     ];
-    for (name, kept) in [("acquire", "_acquire"), ("release", "_release"), ("__enter__", "_enter")] {
-        class.setattr(kept, class.getattr(name)?)?;
+    let usual = T::usual();
+    for (name, place) in [("acquire", &usual.acquire), ("release", &usual.release), ("__enter__", &usual.enter)] {
+        place.get_or_try_init(class.py(), || class.getattr(name).map(Bound::unbind))?;
     }
     for (name, function, flags, doc) in methods {
         // The interpreter keeps the definition as long as the class.

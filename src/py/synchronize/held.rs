@@ -141,18 +141,15 @@ macro_rules! methods {
                 self.address()
             }
 
-            /// What `fast` leaves.
             #[pyo3(signature = (block=Block::Default, timeout=None))]
             fn acquire(&self, py: Python<'_>, block: Block<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
                 self.acquire_as(py, block, timeout)
             }
 
-            /// What `fast` leaves.
             fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
                 self.enter(py)
             }
 
-            /// What `fast` leaves: it tells what is wrong.
             fn release(&self) -> PyResult<()> {
                 self.let_go()
             }

@@ -9,7 +9,7 @@ use rsmp_core::sync::lock;
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
 
-use super::fast::Held;
+use super::fast::{Held, Usual};
 use super::held::{Primitive, is_robust, methods, mutex_methods};
 use super::{Block, KIND_SEMAPHORE, Place, TOO_MANY};
 
@@ -34,6 +34,11 @@ impl Lock {
 }
 
 impl Held for Lock {
+    fn usual() -> &'static Usual {
+        static USUAL: Usual = Usual::new();
+        &USUAL
+    }
+
     #[inline]
     fn take(&self) -> bool {
         self.place.cell().is_some_and(|cell| over(cell).try_acquire(Identity::current()))

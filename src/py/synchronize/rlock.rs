@@ -9,7 +9,7 @@ use rsmp_core::sync::rlock;
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
 
-use super::fast::Held;
+use super::fast::{Held, Usual};
 use super::held::{Primitive, is_robust, methods, mutex_methods};
 use super::{Block, KIND_RECURSIVE, Place};
 
@@ -49,6 +49,11 @@ impl RLock {
 }
 
 impl Held for RLock {
+    fn usual() -> &'static Usual {
+        static USUAL: Usual = Usual::new();
+        &USUAL
+    }
+
     #[inline]
     fn take(&self) -> bool {
         self.place.cell().is_some_and(|cell| over(cell).try_acquire(Identity::current()))

@@ -13,7 +13,7 @@ use rsmp_core::sync::semaphore::{self, MAXIMUM};
 use rsmp_core::sync::spin::Spin;
 use rsmp_core::sys::process::Identity;
 
-use super::fast::Held;
+use super::fast::{Held, Usual};
 use super::held::{Primitive, methods};
 use super::{Block, KIND_SEMAPHORE, Place, TOO_MANY};
 
@@ -70,6 +70,11 @@ impl Semaphore {
 }
 
 impl Held for Semaphore {
+    fn usual() -> &'static Usual {
+        static USUAL: Usual = Usual::new();
+        &USUAL
+    }
+
     #[inline]
     fn take(&self) -> bool {
         let taken = self.place.cell().is_some_and(|cell| over(cell).try_acquire());

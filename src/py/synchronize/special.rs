@@ -3,15 +3,17 @@
 //! Until 3.13 `with` binds both methods before it calls either, and an ordinary method descriptor makes a new object for
 //! that, which cost more than the lock. The descriptor here binds by taking an object from a short list of used ones.
 //! Whatever a program asks of a bound object (name, signature, representation, hash, pickle) the ordinary bound method
-//! answers, so that only `type()` tells them apart; asked of the class, the descriptor is the ordinary one.
+//! answers; asked of the class, the descriptor is the ordinary one. What tells them apart is `type()`, a weak reference, which
+//! cannot be had, and that a profiler hears nothing of the two calls of a `with`.
 //!
 //! From 3.14 on `with` calls methods unbound, without the GIL the list would need a lock, and an interpreter that traces
 //! references counts the objects in it as gone: `fast` leaves the ordinary descriptors in place there.
 //!
 //! # Safety
-//! The interpreter calls these functions attached, holding the GIL, which guards the list of used objects; `rsmp._rsmp` is loaded in one interpreter only (pyo3 refuses a second). Both structs start with the head of
-//! a Python object and are reached only as instances of the types made here, whose slots these functions are, and which
-//! Python code can neither instantiate nor subclass. A `Special` is never freed, so a pointer to it stays valid.
+//! The interpreter calls these functions attached, holding the GIL, which guards the list of used objects; `rsmp._rsmp` is
+//! loaded in one interpreter only (pyo3 refuses a second). Both structs start with the head of a Python object and are
+//! reached only as instances of the types made here, whose slots these functions are, and which Python code can neither
+//! instantiate nor subclass. A `Special` is never freed, so a pointer to it stays valid.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_int, c_void};
@@ -176,21 +178,27 @@ unsafe extern "C" fn drop_bound(bound: *mut ffi::PyObject) {
     unsafe {
         let bound = bound.cast::<BoundSpecial>();
         let this = (*bound).this;
-        if COUNT.load(Ordering::Relaxed) >= MOST {
-            let class = ffi::Py_TYPE(bound.cast());
-            ffi::PyObject_GC_UnTrack(bound.cast());
-            ffi::Py_XDECREF(this);
-            ffi::PyObject_GC_Del(bound.cast());
-            ffi::Py_DECREF(class.cast());
-            return;
-        }
         ffi::Py_INCREF(bound.cast());
         (*bound).this = ptr::null_mut();
         (*bound).call = call_ordinary;
         ffi::Py_XDECREF(this);
-        (*bound).next = USED.load(Ordering::Relaxed);
-        USED.store(bound, Ordering::Relaxed);
-        COUNT.store(COUNT.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let count = COUNT.load(Ordering::Relaxed);
+        if count < MOST {
+            (*bound).next = USED.load(Ordering::Relaxed);
+            USED.store(bound, Ordering::Relaxed);
+            COUNT.store(count + 1, Ordering::Relaxed);
+            return;
+        }
+        let class = ffi::Py_TYPE(bound.cast());
+        ffi::PyObject_GC_UnTrack(bound.cast());
+        // What looked at all that the collector knows while `this` went may hold it: then it stays, bound to nothing.
+        if ffi::Py_REFCNT(bound.cast()) == 1 {
+            ffi::PyObject_GC_Del(bound.cast());
+            ffi::Py_DECREF(class.cast());
+        } else {
+            ffi::PyObject_GC_Track(bound.cast());
+            ffi::Py_DECREF(bound.cast());
+        }
     }
 }
 
