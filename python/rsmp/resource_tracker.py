@@ -85,12 +85,18 @@ _PROGRAM = """\
 import sys
 sys.path[:] = [*filter(None, sys.path), {root!r}]
 try:
+    from rsmp import _stdlib
+    for name in ("spawn", "util"):
+        _stdlib.when_loaded(name, id)
     from rsmp.resource_tracker import main
 except Exception:
     from multiprocessing.resource_tracker import main
 main({descriptor})
 """
-"""Not from the current directory, where anything may lie, and at last from where the program has found this package."""
+"""Not from the current directory, where anything may lie, and at last from where the program has found this package.
+
+What the tracker does not use is not loaded: as long as it starts, the program has one CPU less.
+"""
 
 
 def _start(tracker: Any) -> None:
