@@ -43,11 +43,9 @@ pub(crate) fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<(
 /// As `encode` for what needs no pickle; `false`, with `out` as before, for everything else.
 pub(crate) fn encode_builtin(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    if cfg!(Py_GIL_DISABLED) || Encoder::new(out).value(object.as_ptr(), Place::Top, 0).is_none() {
-        out.truncate(start);
-        return false;
-    }
-    true
+    let mut encoder = Encoder::new(out);
+    let written = !cfg!(Py_GIL_DISABLED) && encoder.value(object.as_ptr(), Place::Top, 0).is_some();
+    encoder.finish(start, written)
 }
 
 /// The object that `message` holds.
@@ -74,11 +72,27 @@ enum Place {
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
     numbers: Numbers,
+    /// Whether a reference to something was written.
+    referred: bool,
 }
 
 impl<'a> Encoder<'a> {
     fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, numbers: Numbers::default() }
+        Self { out, numbers: Numbers::default(), referred: false }
+    }
+
+    /// Ends a message that began at `start`: without numbers if nothing refers to one, without anything if it was not
+    /// `written`. Returns that.
+    #[inline]
+    fn finish(self, start: usize, written: bool) -> bool {
+        if !written {
+            self.out.truncate(start);
+        } else if !self.referred {
+            for position in self.numbers.positions() {
+                compact::forget(self.out, position);
+            }
+        }
+        written
     }
 
     /// Writes one value; `None` when it must be pickled.
@@ -224,9 +238,10 @@ impl<'a> Encoder<'a> {
     }
 
     fn numbered(&mut self, object: *mut ffi::PyObject, token: Token<'_>) -> Option<Opened> {
-        match self.numbers.of(object.addr()) {
+        match self.numbers.of(object.addr(), self.out.len()) {
             Some(seen) if seen.open => None,
             Some(seen) => {
+                self.referred = true;
                 compact::write(self.out, Token::Ref(seen.number), false);
                 Some(Opened::Again)
             }

@@ -15,25 +15,31 @@ pub(crate) struct Number {
     pub(crate) open: bool,
 }
 
+struct Numbered {
+    address: usize,
+    /// Where in the message its token is.
+    position: usize,
+    open: bool,
+}
+
 #[derive(Default)]
 pub(crate) struct Numbers {
-    /// Their addresses, and whether they are open.
-    objects: SmallVec<[(usize, bool); FEW]>,
+    objects: SmallVec<[Numbered; FEW]>,
     /// Where each is, once there are more than a few.
     places: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
 }
 
 impl Numbers {
-    /// The number of the object at `address`; `None` if it had none and has got the next one.
+    /// The number of the object at `address`; `None` if it had none and has got the next one, for its token at `position`.
     #[inline]
-    pub(crate) fn of(&mut self, address: usize) -> Option<Number> {
+    pub(crate) fn of(&mut self, address: usize, position: usize) -> Option<Number> {
         if let Some(number) = self.find(address) {
-            return Some(Number { number, open: self.objects[number].1 });
+            return Some(Number { number, open: self.objects[number].open });
         }
-        self.objects.push((address, false));
+        self.objects.push(Numbered { address, position, open: false });
         if self.objects.len() > FEW {
             let unplaced = self.places.len()..self.objects.len();
-            self.places.extend(unplaced.map(|number| (self.objects[number].0, number)));
+            self.places.extend(unplaced.map(|number| (self.objects[number].address, number)));
         }
         None
     }
@@ -42,14 +48,19 @@ impl Numbers {
     #[inline]
     pub(crate) fn set_open(&mut self, address: usize, open: bool) {
         if let Some(number) = self.find(address) {
-            self.objects[number].1 = open;
+            self.objects[number].open = open;
         }
+    }
+
+    /// Where the tokens of those that have a number are.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = usize> {
+        self.objects.iter().map(|object| object.position)
     }
 
     #[inline]
     fn find(&self, address: usize) -> Option<usize> {
         if self.objects.len() <= FEW {
-            return self.objects.iter().position(|object| object.0 == address);
+            return self.objects.iter().position(|object| object.address == address);
         }
         self.places.get(&address).copied()
     }

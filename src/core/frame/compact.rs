@@ -74,6 +74,13 @@ pub fn write(out: &mut Vec<u8>, token: Token<'_>, remember: bool) {
     }
 }
 
+/// Takes the number of the token at `position` back, which nothing refers to. The ones after it are others then, so it is
+/// done for all or for none.
+#[inline]
+pub fn forget(out: &mut [u8], position: usize) {
+    out[position] &= !REMEMBER;
+}
+
 #[inline]
 fn write_int(out: &mut Vec<u8>, value: i64) {
     if let Ok(small) = i8::try_from(value) {
@@ -228,6 +235,14 @@ mod tests {
             write(&mut out, Token::Bytes(&text), true);
             assert_eq!(Reader::new(&out).token().unwrap(), (Token::Bytes(&text[..]), true));
         }
+    }
+
+    #[test]
+    fn a_number_taken_back_leaves_the_rest() {
+        let mut out = Vec::new();
+        write(&mut out, Token::Str(b"key"), true);
+        forget(&mut out, 0);
+        assert_eq!(Reader::new(&out).token().unwrap(), (Token::Str(&b"key"[..]), false));
     }
 
     #[test]

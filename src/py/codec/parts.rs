@@ -39,11 +39,8 @@ pub(crate) fn encode_part(sequence: &Bound<'_, PyAny>, start: usize, count: usiz
         }
         Some(())
     };
-    if cfg!(Py_GIL_DISABLED) || write().is_none() {
-        out.truncate(begin);
-        return false;
-    }
-    true
+    let written = !cfg!(Py_GIL_DISABLED) && write().is_some();
+    encoder.finish(begin, written)
 }
 
 /// As `encode_builtin` for a tuple of these numbers. `false` without memory.
