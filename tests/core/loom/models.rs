@@ -38,6 +38,7 @@ pub(crate) const ALL: &[Model] = &[
     ("barrier: one waits, another aborts", barrier_aborted),
     ("queue: one puts two, one gets them", || queues(1)),
     ("queue: one puts two, two get them", || queues(2)),
+    ("queue: two put through a bound of one, one gets them", bounded),
     ("queue: marks are whole", marks),
     ("queue: the descriptor of one that is put and taken", descriptors),
     ("queue: watched while one is put", watching),
@@ -317,6 +318,18 @@ fn queues(consumers: u64) {
     each(consumers + 1, move |number| {
         for _ in 0..if number == 1 { 2 } else { 2 / consumers } {
             if number == 1 { ring.put() } else { ring.get() }
+        }
+    });
+}
+
+fn bounded() {
+    let ring = Ring::new();
+    each(3, move |number| {
+        if number == 1 {
+            ring.get_bounded();
+            ring.get_bounded();
+        } else {
+            ring.put_bounded(1);
         }
     });
 }

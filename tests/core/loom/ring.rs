@@ -107,6 +107,38 @@ impl Ring {
         self.header.items.wake(1);
     }
 
+    /// One record into a queue of at most `bound`, as `put` and `put_locked` do it in a process that has not looked yet.
+    pub(crate) fn put_bounded(&self, bound: u64) {
+        let head = Seen::new();
+        let full = |tail: Mark, taken: Mark| tail.items - taken.items >= bound;
+        let look = || head.look(&self.header.get.mark);
+        loop {
+            let guard = self.lock_put(Deadline::NEVER);
+            let tail = self.header.put.mark.own();
+            let mut taken = head.last();
+            if full(tail, taken) {
+                taken = look();
+            }
+            if full(tail, taken) {
+                drop(guard);
+                let is_full = || {
+                    let taken = self.header.get.mark.read();
+                    full(self.header.put.mark.read(), taken)
+                };
+                self.header.room.sleep(Deadline::NEVER, is_full);
+                continue;
+            }
+            let tail = next(tail);
+            self.header.put.mark.set(tail);
+            drop(guard);
+            self.header.items.wake(1);
+            if !full(tail, taken) || !full(tail, look()) {
+                self.header.room.wake(1);
+            }
+            return;
+        }
+    }
+
     /// One record, as `get_locked` takes it; `false` when there is none.
     pub(crate) fn try_get(&self) -> bool {
         let guard = self.lock_get(Deadline::NEVER);
@@ -144,6 +176,12 @@ impl Ring {
         while !self.try_get() {
             self.header.items.sleep(Deadline::NEVER, || self.is_empty());
         }
+    }
+
+    /// The same from a bounded queue.
+    pub(crate) fn get_bounded(&self) {
+        self.get();
+        self.header.room.wake(1);
     }
 }
 
