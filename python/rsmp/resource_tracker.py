@@ -35,8 +35,9 @@ _untouched: dict[str, Any] = {
     for name in ("register", "unregister", *_STEPS)
     if (function := getattr(_standard.ResourceTracker, name, None)) and not _stdlib.replaced(_standard, function)
 }
-_known = all(name in _untouched for name in _STEPS if hasattr(_standard.ResourceTracker, name))
-_steps = [(name, _untouched[name]) for name in _STEPS if name in _untouched]
+_is_known = all(name in _untouched for name in _STEPS if hasattr(_standard.ResourceTracker, name))
+_send, _ensure_running = _untouched.get("_send"), _untouched.get("ensure_running")
+_later = [(name, _untouched[name]) for name in _STEPS[2:] if name in _untouched]
 
 
 def __getattr__(name: str) -> Any:
@@ -75,10 +76,12 @@ def start() -> None:
 
 
 def _is_untouched(kind: Any) -> bool:
-    for name, function in _steps:
-        if getattr(kind, name) is not function:
-            return False
-    return _known
+    # The two that every version has; what others there are is looked at one by one.
+    if kind._send is not _send or kind.ensure_running is not _ensure_running:
+        return False
+    if not _later:
+        return _is_known
+    return _is_known and all(getattr(kind, name) is function for name, function in _later)
 
 
 _PROGRAM = """\

@@ -22,6 +22,15 @@ def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
 
 
+_usual_filename = _standard._make_filename
+
+
+def _own_filename() -> str:
+    """Return what the standard `_make_filename` does, in half the time."""
+    prefix: str = _standard._SHM_NAME_PREFIX
+    return prefix + os.urandom((_standard._SHM_SAFE_NAME_LENGTH - len(prefix)) // 2).hex()
+
+
 class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
     """A block of memory that processes reach by its name; see `multiprocessing.shared_memory.SharedMemory`."""
 
@@ -59,7 +68,8 @@ class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
     def _make(self, size: int) -> _rsmp.Segment:
         while True:
             # Looked up each time: tests and packages replace it.
-            name = _standard._make_filename()
+            make = _standard._make_filename
+            name = _own_filename() if make is _usual_filename else make()
             try:
                 segment = self._open(name, size)
             except FileExistsError:
