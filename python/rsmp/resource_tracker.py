@@ -58,14 +58,22 @@ def tell(call: str, name: str) -> None:
         if plain and _is_untouched(type(tracker)):
             if tracker._fd is None:
                 _start(tracker)
-            descriptor = tracker._fd
-            try:
-                if descriptor is not None:
-                    os.write(descriptor, f"{call.upper()}:{name}:shared_memory\n".encode("ascii"))
-                    return
-            except OSError:
-                pass  # it is gone: the standard function starts another
+            message = f"{call.upper()}:{name}:shared_memory\n".encode("ascii")
+            if _write(tracker, message):
+                return
+            # It is gone. What finds that out is lost to the next one on Python 3.14, so it is told here.
+            tracker.ensure_running()
+            if _write(tracker, message):
+                return
     function(name, "shared_memory")
+
+
+def _write(tracker: Any, message: bytes) -> bool:
+    descriptor = tracker._fd
+    try:
+        return descriptor is not None and os.write(descriptor, message) > 0
+    except OSError:
+        return False
 
 
 def start() -> None:
