@@ -12,7 +12,7 @@ PACKAGE = ROOT / "python" / "rsmp"
 CORE = ROOT / "src" / "core"
 BINDING = ROOT / "src" / "py"
 
-pytestmark = pytest.mark.skipif(not CORE.is_dir(), reason="needs the sources, not only the installed package")
+pytestmark = pytest.mark.skipif(not CORE.is_dir(), reason="reads the sources, which an installed package does not have")
 
 
 def rust(*folders: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from process_helpers import finish, started
 
 from under_test import mp as library
 from under_test import submodule
@@ -31,19 +32,6 @@ def pipe(ctx):
             return ends
 
         yield make
-
-
-def run(ctx, target, *args):
-    process = ctx.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def finish(*processes):
-    for process in processes:
-        process.join(30)
-        assert process.exitcode == 0
-        process.close()
 
 
 def echo(end, times):
@@ -78,7 +66,7 @@ SIZES = [0, 1, 4095, 4096, 16383, 16384, 16385, 65536, 1_000_003]
 def test_objects_come_back(ctx, pipe):
     ours, theirs = pipe()
     items = (None, 1, "text", [1, {"two": (3,)}], b"x" * 200_000, RuntimeError("an error"))
-    process = run(ctx, echo, theirs, len(items))
+    process = started(ctx, echo, theirs, len(items))
     theirs.close()
     for item in items:
         ours.send(item)
@@ -190,7 +178,7 @@ def test_poll_waits(ctx, pipe):
     begun = time.monotonic()
     assert ours.poll(0.1) is False
     assert 0.09 <= time.monotonic() - begun < 5
-    process = run(ctx, send_late, theirs, 0.1, "now")
+    process = started(ctx, send_late, theirs, 0.1, "now")
     assert ours.poll(None) is True
     assert ours.recv() == "now"
     finish(process)
@@ -199,7 +187,7 @@ def test_poll_waits(ctx, pipe):
 def test_a_connection_is_sent_through_a_connection(ctx, pipe):
     ours, theirs = pipe()
     receiver, sender = pipe(duplex=False)
-    process = run(ctx, pass_on, theirs)
+    process = started(ctx, pass_on, theirs)
     theirs.close()
     ours.send(sender)
     sender.close()
@@ -212,7 +200,7 @@ def test_a_connection_is_sent_through_a_connection(ctx, pipe):
 def test_a_socket_is_sent_through_a_connection(ctx, pipe):
     ours, theirs = pipe()
     near, far = socket.socketpair()
-    process = run(ctx, send_to_socket, theirs)
+    process = started(ctx, send_to_socket, theirs)
     ours.send(far)
     far.close()
     with near:
@@ -224,7 +212,7 @@ def test_a_socket_is_sent_through_a_connection(ctx, pipe):
 def test_wait_returns_what_is_ready(ctx, connection, pipe):
     (first, first_other), (second, second_other) = pipe(), pipe()
     near, far = socket.socketpair()
-    process = run(ctx, send_late, second_other, 0.1, "hello")
+    process = started(ctx, send_late, second_other, 0.1, "hello")
     with near, far:
         candidates = [first, second, near, process.sentinel]
         assert connection.wait([first, near], timeout=0) == []
@@ -258,7 +246,7 @@ def connect(address, authkey, message):
 @pytest.mark.parametrize("authkey", [None, b"a key"])
 def test_listeners_and_clients(ctx, connection, family, authkey):
     with connection.Listener(family=family, authkey=authkey) as listener:
-        process = run(ctx, connect, listener.address, authkey, "hello")
+        process = started(ctx, connect, listener.address, authkey, "hello")
         with listener.accept() as accepted:
             accepted.send(accepted.recv())
             with pytest.raises(EOFError):
@@ -279,11 +267,11 @@ def present_wrong_key(address):
 
 def test_a_wrong_key_is_refused_and_the_listener_goes_on(ctx, mp, connection):
     with connection.Listener(authkey=b"right") as listener:
-        process = run(ctx, present_wrong_key, listener.address)
+        process = started(ctx, present_wrong_key, listener.address)
         with pytest.raises(mp.AuthenticationError):
             listener.accept()
         finish(process)
-        process = run(ctx, connect, listener.address, b"right", 1)
+        process = started(ctx, connect, listener.address, b"right", 1)
         with listener.accept() as accepted:
             accepted.send(accepted.recv())
         finish(process)

@@ -6,15 +6,10 @@ import sys
 import time
 
 import pytest
+from process_helpers import started
 
 from under_test import mp as library
 from under_test import submodule
-
-
-def run(ctx, target, *args, **options):
-    process = ctx.Process(target=target, args=args, **options)
-    process.start()
-    return process
 
 
 def ended(process, exitcode=0):
@@ -106,7 +101,7 @@ def pipe(ctx):
 
 def test_a_child_knows_itself_and_its_parent(ctx, pipe):
     receiver, sender = pipe
-    process = run(ctx, say_who, sender, name="Bob")
+    process = started(ctx, say_who, sender, name="Bob")
     name, pid, own_pid, daemon, identity, parent = receiver.recv()
     assert (name, pid, own_pid, parent) == ("Bob", process.pid, process.pid, os.getpid())
     assert daemon is False and identity == process._identity
@@ -123,7 +118,7 @@ def test_arguments_arrive(ctx, pipe):
 
 def test_a_bound_method_can_be_the_target(ctx, pipe):
     receiver, sender = pipe
-    process = run(ctx, Greeter("Eve").greet, sender)
+    process = started(ctx, Greeter("Eve").greet, sender)
     assert receiver.recv() == "hello Eve"
     ended(process)
 
@@ -133,21 +128,21 @@ def test_a_bound_method_can_be_the_target(ctx, pipe):
 )
 def test_exit_codes_of_sys_exit(mp, value, exitcode, capfd):
     # One start method shows each code: the child's part is the same in all three.
-    ended(run(mp.get_context("fork"), exit_with, value), exitcode)
+    ended(started(mp.get_context("fork"), exit_with, value), exitcode)
     assert capfd.readouterr().err == ("an error message\n" if isinstance(value, str) else "")
 
 
 def test_exit_codes(ctx, written):
-    ended(run(ctx, exit_with, 3), 3)
-    ended(run(ctx, raise_error), 1)
-    ended(run(ctx, kill_self, signal.SIGKILL), -signal.SIGKILL)
+    ended(started(ctx, exit_with, 3), 3)
+    ended(started(ctx, raise_error), 1)
+    ended(started(ctx, kill_self, signal.SIGKILL), -signal.SIGKILL)
     error = written("err")
     assert error is None or ("Traceback (most recent call last):" in error and "ValueError: on purpose" in error)
 
 
 @pytest.mark.parametrize(("stop", "number"), [("terminate", signal.SIGTERM), ("kill", signal.SIGKILL)])
 def test_a_process_is_stopped(ctx, stop, number):
-    process = run(ctx, sleep_long)
+    process = started(ctx, sleep_long)
     assert process.is_alive() and process.exitcode is None
     getattr(process, stop)()
     ended(process, -number)
@@ -155,7 +150,7 @@ def test_a_process_is_stopped(ctx, stop, number):
 
 def test_the_sentinel_becomes_ready_when_the_process_ends(ctx):
     wait = submodule("connection").wait
-    process = run(ctx, sleep_long)
+    process = started(ctx, sleep_long)
     assert wait([process.sentinel], timeout=0) == []
     process.kill()
     assert wait([process.sentinel], timeout=30) == [process.sentinel]
@@ -163,7 +158,7 @@ def test_the_sentinel_becomes_ready_when_the_process_ends(ctx):
 
 
 def test_join_with_a_timeout_comes_back(ctx):
-    process = run(ctx, sleep_long)
+    process = started(ctx, sleep_long)
     begun = time.monotonic()
     process.join(0.1)
     assert 0.09 <= time.monotonic() - begun < 5
@@ -173,7 +168,7 @@ def test_join_with_a_timeout_comes_back(ctx):
 
 
 def test_active_children_are_those_that_run(ctx, mp):
-    process = run(ctx, sleep_long)
+    process = started(ctx, sleep_long)
     assert process in mp.active_children()
     process.kill()
     process.join()
@@ -183,8 +178,8 @@ def test_active_children_are_those_that_run(ctx, mp):
 
 def test_a_child_begins_without_children(ctx, pipe):
     receiver, sender = pipe
-    sleeper = run(ctx, sleep_long)
-    process = run(ctx, report_active, sender)
+    sleeper = started(ctx, sleep_long)
+    process = started(ctx, report_active, sender)
     assert receiver.recv() == ([], True)
     ended(process)
     sleeper.kill()
@@ -193,7 +188,7 @@ def test_a_child_begins_without_children(ctx, pipe):
 
 def test_children_have_children(ctx, pipe):
     receiver, sender = pipe
-    process = run(ctx, start_child, ctx.get_start_method(), sender)
+    process = started(ctx, start_child, ctx.get_start_method(), sender)
     _, pid, _, _, identity, parent = receiver.recv()
     assert receiver.recv() == 0
     assert parent == process.pid and pid != process.pid
@@ -203,27 +198,27 @@ def test_children_have_children(ctx, pipe):
 
 def test_a_daemon_may_have_no_children(ctx, pipe, written):
     _, sender = pipe
-    process = run(ctx, start_child, ctx.get_start_method(), sender, daemon=True)
+    process = started(ctx, start_child, ctx.get_start_method(), sender, daemon=True)
     ended(process, 1)
     error = written("err")
     assert error is None or "daemonic processes are not allowed to have children" in error
 
 
 def test_what_a_child_wrote_is_flushed(ctx, written):
-    ended(run(ctx, write_and_return))
+    ended(started(ctx, write_and_return))
     assert written("out") in (None, "written without a newline")
 
 
 def test_the_parent_process_is_known(ctx, pipe, mp):
     receiver, sender = pipe
     assert mp.parent_process() is None
-    process = run(ctx, report_parent, sender)
+    process = started(ctx, report_parent, sender)
     assert receiver.recv() == (os.getpid(), True)
     ended(process)
 
 
 def test_a_process_starts_once(ctx):
-    process = run(ctx, do_nothing)
+    process = started(ctx, do_nothing)
     with pytest.raises(AssertionError, match="cannot start a process twice"):
         process.start()
     ended(process)
@@ -265,7 +260,7 @@ def test_representation(ctx):
 
 
 def test_many_at_once(ctx):
-    processes = [run(ctx, exit_with, n) for n in range(10)]
+    processes = [started(ctx, exit_with, n) for n in range(10)]
     for n, process in enumerate(processes):
         ended(process, n)
 

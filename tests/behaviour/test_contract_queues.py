@@ -6,6 +6,8 @@ import threading
 import time
 
 import pytest
+from process_helpers import finish, started
+from queue_helpers import put_all
 
 from under_test import submodule
 
@@ -26,24 +28,6 @@ def open_queue(ctx):
         each.close()
         if hasattr(each, "join_thread"):
             each.join_thread()
-
-
-def run(ctx, target, *args):
-    process = ctx.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def finish(*processes):
-    for process in processes:
-        process.join(30)
-        assert process.exitcode == 0
-        process.close()
-
-
-def put_all(target, items):
-    for item in items:
-        target.put(item)
 
 
 def echo(source, target):
@@ -89,7 +73,7 @@ ITEMS = [
 @pytest.mark.parametrize("kind", ["Queue", "JoinableQueue", "SimpleQueue"])
 def test_items_come_back_equal_and_in_order(ctx, open_queue, kind):
     there, back = open_queue(kind), open_queue(kind)
-    process = run(ctx, echo, there, back)
+    process = started(ctx, echo, there, back)
     for item in ITEMS:
         there.put(item)
         received = back.get()
@@ -118,7 +102,7 @@ def test_an_item_is_a_copy(open_queue):
 
 def test_what_children_put_before_they_end_arrives(ctx, open_queue):
     q = open_queue()
-    processes = [run(ctx, put_all, q, range(n * 100, n * 100 + 100)) for n in range(3)]
+    processes = [started(ctx, put_all, q, range(n * 100, n * 100 + 100)) for n in range(3)]
     received = [q.get(timeout=30) for _ in range(300)]
     finish(*processes)
     assert sorted(received) == list(range(300))
@@ -129,7 +113,7 @@ def test_what_children_put_before_they_end_arrives(ctx, open_queue):
 
 def test_every_item_goes_to_exactly_one_consumer(ctx, open_queue):
     q, results = open_queue(), open_queue()
-    processes = [run(ctx, sum_up, q, results) for _ in range(3)]
+    processes = [started(ctx, sum_up, q, results) for _ in range(3)]
     for item in range(1000):
         q.put(item)
     for _ in processes:
@@ -168,7 +152,7 @@ def test_a_timeout_is_kept(open_queue):
 
 def test_a_blocked_put_goes_on_when_there_is_room(ctx, open_queue):
     q = open_queue("Queue", 1)
-    process = run(ctx, put_all, q, [1, 2, 3])
+    process = started(ctx, put_all, q, [1, 2, 3])
     time.sleep(0.1)
     assert [q.get(timeout=10) for _ in range(3)] == [1, 2, 3]
     finish(process)
@@ -176,7 +160,7 @@ def test_a_blocked_put_goes_on_when_there_is_room(ctx, open_queue):
 
 def test_threads_and_processes_share_a_queue(ctx, open_queue):
     there, back = open_queue(), open_queue()
-    process = run(ctx, echo, there, back)
+    process = started(ctx, echo, there, back)
     threads = [threading.Thread(target=put_all, args=(there, range(n, 400, 4))) for n in range(4)]
     for thread in threads:
         thread.start()
@@ -190,7 +174,7 @@ def test_threads_and_processes_share_a_queue(ctx, open_queue):
 
 def test_join_waits_for_every_task_done(ctx, open_queue):
     q = open_queue("JoinableQueue")
-    processes = [run(ctx, work_off, q) for _ in range(2)]
+    processes = [started(ctx, work_off, q) for _ in range(2)]
     for item in range(20):
         q.put(item)
     q.join()
@@ -234,7 +218,7 @@ def test_the_reader_can_be_waited_for(ctx, open_queue):
     assert wait([q._reader], timeout=10) == [q._reader]
     assert q.get() == "item"
     assert wait([q._reader], timeout=0) == []
-    process = run(ctx, put_all, q, ["more"])
+    process = started(ctx, put_all, q, ["more"])
     assert wait([q._reader], timeout=30) == [q._reader]
     assert q.get() == "more"
     finish(process)
@@ -276,6 +260,6 @@ class TestPutIsDone:
 
     def test_a_child_that_put_much_can_be_joined_before_it_is_read(self, ctx, open_queue):
         q = open_queue()
-        process = run(ctx, put_all, q, [b"x" * 1_000_000] * 5)
+        process = started(ctx, put_all, q, [b"x" * 1_000_000] * 5)
         finish(process)
         assert [len(q.get_nowait()) for _ in range(5)] == [1_000_000] * 5

@@ -186,7 +186,10 @@ def catch_interrupt(sender):
         sender.send("interrupted")
 
 
-@pytest.mark.skipif(library.__name__ == "multiprocessing" and sys.version_info < (3, 14), reason="new in Python 3.14")
+@pytest.mark.skipif(
+    library.__name__ == "multiprocessing" and sys.version_info < (3, 14),
+    reason="Process.interrupt came with Python 3.14",
+)
 def test_interrupt(ctx):
     receiver, sender = ctx.Pipe(duplex=False)
     with receiver, sender:
@@ -210,7 +213,8 @@ def leave_traces(path):
 
 
 @pytest.mark.skipif(
-    library.__name__ == "multiprocessing" and sys.version_info < (3, 13), reason="children ran no exit handlers"
+    library.__name__ == "multiprocessing" and sys.version_info < (3, 13),
+    reason="standard children run exit handlers from Python 3.13 on",
 )
 def test_what_runs_at_the_end_of_a_child(ctx, tmp_path):
     path = tmp_path / "traces"

@@ -10,14 +10,9 @@ import threading
 import time
 
 import pytest
+from process_helpers import started
 
 from under_test import mp as library
-
-
-def run(ctx, target, *args, **options):
-    process = ctx.Process(target=target, args=args, **options)
-    process.start()
-    return process
 
 
 def finish(*processes):
@@ -42,7 +37,7 @@ def increment(source, target):
 
 def test_a_chain_of_stages(ctx):
     queues = [ctx.Queue(10) for _ in range(4)]
-    stages = [run(ctx, increment, *pair) for pair in itertools.pairwise(queues)]
+    stages = [started(ctx, increment, *pair) for pair in itertools.pairwise(queues)]
 
     def feed():
         for item in range(200):
@@ -69,7 +64,7 @@ def pass_token(before, after, rounds):
 
 def test_a_ring_of_pipes(ctx):
     pipes = [ctx.Pipe(duplex=False) for _ in range(4)]
-    members = [run(ctx, pass_token, pipes[n][0], pipes[n + 1][1], 20) for n in range(3)]
+    members = [started(ctx, pass_token, pipes[n][0], pipes[n + 1][1], 20) for n in range(3)]
     pids = [process.pid for process in members]
     token = []
     for number in range(1, 21):
@@ -95,7 +90,7 @@ def use_a_pool(method, sender):
 
 def test_a_pool_in_a_child(ctx):
     receiver, sender = ctx.Pipe(duplex=False)
-    process = run(ctx, use_a_pool, ctx.get_start_method(), sender)
+    process = started(ctx, use_a_pool, ctx.get_start_method(), sender)
     assert receiver.recv() == [n * n for n in range(10)]
     finish(process)
     receiver.close()
@@ -111,7 +106,7 @@ def log(queue_, number):
 
 def test_logging_through_a_queue(ctx):
     records = ctx.Queue()
-    processes = [run(ctx, log, records, number, name=f"logger {number}") for number in range(3)]
+    processes = [started(ctx, log, records, number, name=f"logger {number}") for number in range(3)]
     found = [records.get(timeout=30) for _ in processes]
     finish(*processes)
     assert sorted((record.getMessage(), record.processName) for record in found) == [
@@ -163,7 +158,7 @@ def test_threads_start_and_join_processes(ctx):
 
     def start_some(first):
         for code in range(first, first + 4):
-            process = run(ctx, exit_with, code)
+            process = started(ctx, exit_with, code)
             process.join(50)
             codes.put((code, process.exitcode))
             process.close()
@@ -179,7 +174,7 @@ def test_threads_start_and_join_processes(ctx):
 
 @pytest.mark.rsmp_only("a thread that loses the race for waitpid reads None in the standard library")
 def test_several_threads_join_one_process(ctx):
-    process = run(ctx, time.sleep, 0.2)
+    process = started(ctx, time.sleep, 0.2)
     seen = []
 
     def join():
@@ -218,7 +213,7 @@ def test_a_fork_in_the_middle_of_everything(mp):
         thread.start()
     try:
         for _ in range(15):
-            process = run(ctx, put_pid, answers)
+            process = started(ctx, put_pid, answers)
             assert answers.get(timeout=30) == process.pid
             finish(process)
     finally:
@@ -237,7 +232,7 @@ def reduce_words(words, counts, lock):
 def test_counting_in_a_manager(ctx):
     with ctx.Manager() as manager:
         counts, lock = manager.dict(), manager.Lock()
-        finish(*[run(ctx, reduce_words, words, counts, lock) for words in ("aba", "bc", "acc")])
+        finish(*[started(ctx, reduce_words, words, counts, lock) for words in ("aba", "bc", "acc")])
         assert dict(counts) == {"a": 3, "b": 2, "c": 3}
 
 
@@ -254,7 +249,7 @@ def rendezvous(barrier, condition, state, results):
 
 def test_barriers_conditions_and_values_together(ctx):
     barrier, condition, state, results = ctx.Barrier(3), ctx.Condition(), ctx.RawValue("i", 0), ctx.SimpleQueue()
-    processes = [run(ctx, rendezvous, barrier, condition, state, results) for _ in range(3)]
+    processes = [started(ctx, rendezvous, barrier, condition, state, results) for _ in range(3)]
     assert [results.get() for _ in range(3)] == [3, 3, 3]
     finish(*processes)
     close(results)
@@ -295,7 +290,7 @@ def test_a_daemon_ends_with_its_parent(ctx, tmp_path):
 
 def test_what_a_child_put_last_arrives_though_it_has_ended(ctx):
     results = ctx.Queue()
-    process = run(ctx, fill_and_exit, results)
+    process = started(ctx, fill_and_exit, results)
     found = [results.get(timeout=30) for _ in range(100)]
     finish(process)
     assert [number for number, _ in found] == list(range(100))

@@ -6,7 +6,8 @@ import resource
 import time
 
 import pytest
-from queue_helpers import MIB, finish, put_all
+from process_helpers import finish
+from queue_helpers import MIB, put_all
 
 pytestmark = pytest.mark.rsmp_only("the engine of rsmp's queues")
 

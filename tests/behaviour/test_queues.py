@@ -13,7 +13,8 @@ import threading
 import time
 
 import pytest
-from queue_helpers import MIB, finish, put_all
+from process_helpers import finish
+from queue_helpers import MIB, put_all
 
 from under_test import mp, submodule
 

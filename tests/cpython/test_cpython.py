@@ -14,7 +14,7 @@ METHODS = ("fork", "spawn", "forkserver")
 def test_the_interpreters_own_suite(mp, method):
     pytest.importorskip("test._test_multiprocessing", reason="this interpreter comes without its tests")
     if mp.__name__ not in ("rsmp", "multiprocessing"):
-        pytest.skip("the suite runs under rsmp or under the standard library")
+        pytest.skip(f"the suite knows rsmp and the standard library, not {mp.__name__}")
     plain = ["--plain"] if mp.__name__ == "multiprocessing" else []
     command = [sys.executable, str(Path(__file__).with_name("run.py")), "--methods", method, *plain]
     ran = subprocess.run(command, capture_output=True, text=True)
