@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["load", "loaded", "mirror", "package", "replaced", "unannotate", "when_loaded"]
+__all__ = ["import_main", "load", "loaded", "mirror", "package", "replaced", "unannotate", "when_loaded"]
 
 
 class _Deferred(ModuleType):
@@ -164,6 +164,11 @@ def load(name: str) -> ModuleType:
         del _loaded[name]
         raise
     return module
+
+
+def import_main(name: str) -> str:
+    """Return the statement by which another process imports ``main`` of the standard submodule ``name``."""
+    return f"from multiprocessing.{name} import main"
 
 
 class _Mirror(ModuleType):

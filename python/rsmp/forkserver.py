@@ -137,7 +137,7 @@ class ForkServer(_standard.ForkServer):  # type: ignore[name-defined,misc]
             program = f"from rsmp._install import take_over; take_over(); {program}"
         if getattr(sys, "frozen", False):
             # The text by which the hooks of frozen programs know a fork server.
-            program = f"from multiprocessing.forkserver import main; {program}"
+            program = f"{_stdlib.import_main('forkserver')}; {program}"
         util = _stdlib.load("util")
         executable = spawn.get_executable()
         line = [executable, *util._args_from_interpreter_flags(), "-c", program]

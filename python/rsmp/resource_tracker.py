@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import os
 import sys
 import time
@@ -27,17 +28,16 @@ _BATCH = 1 << 16
 _LONGEST = 200
 """Characters in a name that surely fits into a message to the resource tracker, which is written in one piece."""
 
-_STEPS = ("_send", "ensure_running", "_ensure_running_and_write", "_launch", "_write")
-"""What `register` and `unregister` go through, on one version or another."""
-
-_untouched: dict[str, Any] = {
-    name: function
-    for name in ("register", "unregister", *_STEPS)
-    if (function := getattr(_standard.ResourceTracker, name, None)) and not _stdlib.replaced(_standard, function)
-}
-_is_known = all(name in _untouched for name in _STEPS if hasattr(_standard.ResourceTracker, name))
-_send, _ensure_running = _untouched.get("_send"), _untouched.get("ensure_running")
-_later = [(name, _untouched[name]) for name in _STEPS[2:] if name in _untouched]
+_steps = operator.attrgetter(
+    *(
+        name
+        for name in ("_send", "ensure_running", "_ensure_running_and_write", "_launch", "_write")
+        if hasattr(_standard.ResourceTracker, name)
+    )
+)
+"""What `register` and `unregister` of a tracker go through, on this version."""
+_usual = (_standard.register, _standard.unregister, *_steps(_standard._resource_tracker))
+_usual_steps = None if any(_stdlib.replaced(_standard, step) for step in _usual) else _usual[2:]
 
 
 def __getattr__(name: str) -> Any:
@@ -50,22 +50,28 @@ def tell(call: str, name: str) -> None:
     The standard functions wake the tracker twice, first to see whether it is there. Where nobody has replaced them, one
     write does for both: it fails if nobody is there to read it.
     """
-    tracking = _stdlib.load("resource_tracker")
-    function = getattr(tracking, call)
-    if tracking is _standard and getattr(function, "__func__", None) is _untouched.get(call, tracking):
-        tracker = function.__self__
-        plain = name.isascii() and name.isprintable() and ":" not in name and len(name) <= _LONGEST
-        if plain and _is_untouched(type(tracker)):
-            if tracker._fd is None:
-                _start(tracker)
-            message = f"{call.upper()}:{name}:shared_memory\n".encode("ascii")
-            if _write(tracker, message):
-                return
+    function = getattr(_standard, call)
+    tracker = _standard._resource_tracker
+    plain = name.isascii() and name.isprintable() and ":" not in name and len(name) <= _LONGEST
+    if plain and function == getattr(tracker, call) and _steps(tracker) == _usual_steps:
+        if tracker._fd is None:
+            _start(tracker)
+        message = f"{call.upper()}:{name}:shared_memory\n".encode("ascii")
+        if _write(tracker, message):
+            return
+        if tracker._fd is not None and not _is_in_use(tracker):
             # It is gone. What finds that out is lost to the next one on Python 3.14, so it is told here.
             tracker.ensure_running()
             if _write(tracker, message):
                 return
     function(name, "shared_memory")
+
+
+def start() -> None:
+    """Start the tracker unless there is one, or unless only the standard library can."""
+    tracker = _standard._resource_tracker
+    if tracker._fd is None and _steps(tracker) == _usual_steps:
+        _start(tracker)
 
 
 def _write(tracker: Any, message: bytes) -> bool:
@@ -76,20 +82,9 @@ def _write(tracker: Any, message: bytes) -> bool:
         return False
 
 
-def start() -> None:
-    """Start the tracker unless there is one."""
-    tracker = _standard._resource_tracker
-    if tracker._fd is None and _is_untouched(type(tracker)):
-        _start(tracker)
-
-
-def _is_untouched(kind: Any) -> bool:
-    # The two that every version has; what others there are is looked at one by one.
-    if kind._send is not _send or kind.ensure_running is not _ensure_running:
-        return False
-    if not _later:
-        return _is_known
-    return _is_known and all(getattr(kind, name) is function for name, function in _later)
+def _is_in_use(tracker: Any) -> bool:
+    """Whether this is a finalizer that came in the middle of a call of this thread to the tracker."""
+    return getattr(tracker._lock, "_recursion_count", int)() > 0
 
 
 _PROGRAM = """\
@@ -101,7 +96,7 @@ try:
         _stdlib.when_loaded(name, id)
     from rsmp.resource_tracker import main
 except Exception:
-    from multiprocessing.resource_tracker import main
+    {standard}
 main({descriptor})
 """
 """Not from the current directory, where anything may lie, and at last from where the program has found this package.
@@ -111,16 +106,16 @@ What the tracker does not use is not loaded: as long as it starts, the program h
 
 
 def _start(tracker: Any) -> None:
-    """As `ensure_running` of the standard class does it, but it is `main` below that the process runs."""
+    """As `ensure_running` of the standard class does it, but it is `main` below that the process runs.
+
+    Does nothing in a frozen program, where the standard command line is looked for, and in the middle of another call.
+    """
     import signal
 
+    if getattr(sys, "frozen", False) or _is_in_use(tracker):
+        return
     with tracker._lock:
         if tracker._fd is not None:
-            return
-        # A finalizer that comes in between; and what freezes programs looks for the standard command line.
-        nested = getattr(tracker._lock, "_recursion_count", int)() > 1
-        if nested or getattr(sys, "frozen", False):
-            tracker.ensure_running()
             return
         util, spawn = _stdlib.load("util"), _stdlib.load("spawn")
         reader, writer = os.pipe()
@@ -129,7 +124,7 @@ def _start(tracker: Any) -> None:
             with contextlib.suppress(Exception):  # there may be none
                 passed.append(sys.stderr.fileno())
             root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-            program = _PROGRAM.format(root=root, descriptor=reader)
+            program = _PROGRAM.format(root=root, standard=_stdlib.import_main("resource_tracker"), descriptor=reader)
             line = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", program]
             before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             try:

@@ -119,6 +119,9 @@ def test_only_stdlib_imports_multiprocessing(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module or ""]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Programs for other processes.
+            names = re.findall(r"^\s*(?:import|from) ([\w.]+)", node.value, re.MULTILINE)
         assert not [name for name in names if name.partition(".")[0] == "multiprocessing"], f"line {node.lineno}"
 
 

@@ -103,3 +103,29 @@ def test_what_lies_in_the_current_directory_is_not_imported(tmp_path):
     )
     assert "the wrong one" not in done.stderr and "1 leaked shared_memory object" in done.stderr
     assert left_of(done.stdout.split()) == [] and done.stdout
+
+
+def in_the_middle_of_a_call(name, path):
+    """What becomes of a segment that is made by what interrupts a call to the tracker that has not started yet."""
+    done = run(f"""if 1:
+        import os, {name}.shared_memory as module
+        from {name} import resource_tracker
+        try:
+            with resource_tracker._resource_tracker._lock:
+                module.SharedMemory({path!r}, create=True, size=1)
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        module.SharedMemory(create=True, size=1)
+        os.kill(os.getpid(), 9)
+    """)
+    if left := left_of([path]):
+        os.unlink("/dev/shm/" + path)
+    leaked = [line.rpartition("There appear to be ")[2] for line in done.stderr.splitlines() if "leaked" in line]
+    return done.stdout, leaked, left
+
+
+def test_what_comes_in_the_middle_of_a_call_to_the_tracker(mp):
+    path = f"rsmp-test-{os.getpid()}"
+    found = in_the_middle_of_a_call(library.__name__, path)
+    assert found == in_the_middle_of_a_call("multiprocessing", path)
+    assert found[1]
