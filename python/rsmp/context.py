@@ -256,8 +256,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
             actual = _standard._default_context._actual_context
             if actual is None:
                 return _standard.DefaultContext.get_context(self)
-            # As `_ours`, for what makes thousands of small objects.
-            return _counterparts.get(id(actual)) or _ours(actual)
+            return _ours(actual)
         return BaseContext.get_context(self, method)
 
 
@@ -314,17 +313,14 @@ _concrete_contexts: dict[str, Any] = {
 _default_context = DefaultContext(None)
 
 
-# By identity; the standard contexts live as long as their module.
-_counterparts: dict[int, Any] = {
-    id(_standard._concrete_contexts[name]): context for name, context in _concrete_contexts.items()
+_counterparts: dict[Any, Any] = {
+    _standard._concrete_contexts[name]: context for name, context in _concrete_contexts.items()
 }
 
 
 def _ours(context: Any) -> Any:
     """Return rsmp's counterpart of a standard context; others as they are."""
-    if context is None or _standard._concrete_contexts.get(context._name) is not context:
-        return context
-    return _concrete_contexts.get(context._name, context)
+    return _counterparts.get(context, context)
 
 
 def _theirs(context: Any) -> Any:

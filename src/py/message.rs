@@ -177,7 +177,7 @@ pub(crate) fn decode<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<
 }
 
 /// The message that a payload is, if it is one.
-pub(crate) fn message(tag: u8, payload: &[u8]) -> Option<&[u8]> {
+pub(crate) fn as_message(tag: u8, payload: &[u8]) -> Option<&[u8]> {
     (tag == MESSAGE).then_some(payload)
 }
 

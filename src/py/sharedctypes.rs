@@ -205,7 +205,7 @@ impl Synchronized {
         PyClassInitializer::from(SynchronizedBase::new(args, kwargs)).add_subclass(Self)
     }
 
-    /// What `fast` leaves.
+    // What `fast` leaves.
     #[getter]
     fn value<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
@@ -218,7 +218,7 @@ impl Synchronized {
         })
     }
 
-    /// What `fast` leaves.
+    // What `fast` leaves.
     #[setter]
     fn set_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let wrapped = slf.as_super().get().wrapped()?;

@@ -5,7 +5,7 @@
 //! room; only then is it looked at again. A consumer takes what it saw at one look, a producer fills it.
 //!
 //! A consumer that is faster than its producer would look again after every item or two. While items are coming in, it
-//! gives the producer a moment to get ahead instead (`flow`).
+//! gives the producer a moment to get ahead instead (`paused_until`).
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::clock;
@@ -63,7 +63,7 @@ impl Seen {
 
     /// Until when to leave the other side alone: `pause` from the last look, if items were coming in.
     #[inline]
-    pub(super) fn flow(&self, pause: u64) -> Option<u64> {
+    pub(super) fn paused_until(&self, pause: u64) -> Option<u64> {
         let flowed = self.flowed.load(Ordering::Relaxed);
         (flowed != 0).then(|| flowed + pause)
     }

@@ -9,12 +9,12 @@ use pyo3::types::PyList;
 
 use super::{Call, Returned, spread};
 use crate::codec::{Items, Numerals};
-use crate::message::{self, Encoded};
+use crate::message::{Encoded, as_message};
 
 /// The items of a payload, if `call` is for each of them and they can be made one by one.
 pub(super) fn items<'py>(call: Call, tag: u8, payload: &[u8]) -> Option<Items<'_, 'py>> {
     let is_chunk = matches!(call, Call::Each | Call::EachSpread);
-    message::message(tag, payload).filter(|_| is_chunk).and_then(Items::of)
+    as_message(tag, payload).filter(|_| is_chunk).and_then(Items::of)
 }
 
 /// Calls `function` with each item and returns the list of results.

@@ -77,14 +77,12 @@ impl<'py> Payload<'_, 'py> {
     }
 
     pub(super) fn encode(&self, py: Python<'py>) -> PyResult<Encoded<'py>> {
-        if let Self::Part(part) = self
-            && let Some(encoded) = Encoded::written(|out| part.write(py, out))
-        {
-            return Ok(encoded);
-        }
         match self {
             Self::Object(object) => Encoded::new(object),
-            Self::Part(_) => Encoded::new(&self.object(py)?),
+            Self::Part(part) => match Encoded::written(|out| part.write(py, out)) {
+                Some(encoded) => Ok(encoded),
+                None => Encoded::new(&self.object(py)?),
+            },
         }
     }
 }

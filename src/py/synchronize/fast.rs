@@ -83,10 +83,13 @@ unsafe fn call(
         // SAFETY: the interpreter passed that many arguments.
         all.extend_from_slice(unsafe { core::slice::from_raw_parts(args, (count + keywords).unsigned_abs()) });
     }
-    // Null only before the class is complete, when nobody can have an instance: the interpreter then says so.
-    let method = method.get(attached()).map_or(ptr::null_mut(), Py::as_ptr);
+    let Some(method) = method.get(attached()) else {
+        // SAFETY: the interpreter is attached. Before the class is complete nobody can have an instance.
+        unsafe { ffi::PyErr_BadInternalCall() };
+        return ptr::null_mut();
+    };
     // SAFETY: `all` holds the object, the positional arguments and those that `names` names.
-    unsafe { ffi::PyObject_Vectorcall(method, all.as_ptr(), count.unsigned_abs() + 1, names) }
+    unsafe { ffi::PyObject_Vectorcall(method.as_ptr(), all.as_ptr(), count.unsigned_abs() + 1, names) }
 }
 
 unsafe extern "C" fn acquire<T: Held>(
