@@ -90,6 +90,15 @@ class SynchronizedArray(SynchronizedBase):
 
 def fill_array(values: list[Any], code: str, address: int, count: int) -> bool: ...
 
+# resource_tracker
+
+class Tracker:
+    """The standard resource tracker, to be told of a name by one write."""
+
+    def __init__(self, module: Any, calls: tuple[str, str], steps: tuple[str, ...]) -> None: ...
+    def is_as_made(self) -> bool: ...
+    def tell(self, call: str, name: str) -> bool: ...
+
 # shared_memory
 
 class Segment(Buffer):
@@ -97,6 +106,8 @@ class Segment(Buffer):
 
     @staticmethod
     def create(name: str, size: int, mode: int) -> Segment: ...
+    @staticmethod
+    def create_unnamed(prefix: str, length: int, size: int, mode: int) -> tuple[str, Segment]: ...
     @staticmethod
     def open(name: str, create: bool, mode: int) -> Segment: ...
     @staticmethod

@@ -22,13 +22,8 @@ def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
 
 
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR
 _usual_filename = _standard._make_filename
-
-
-def _own_filename() -> str:
-    """Return what the standard `_make_filename` does, in half the time."""
-    prefix: str = _standard._SHM_NAME_PREFIX
-    return prefix + os.urandom((_standard._SHM_SAFE_NAME_LENGTH - len(prefix)) // 2).hex()
 
 
 class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
@@ -47,7 +42,7 @@ class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
         if not size >= 0:
             raise ValueError("'size' must be a positive integer")
         if create:
-            self._flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+            self._flags = _CREATE
             if size == 0:
                 raise ValueError("'size' must be a positive number different from zero")
         if name is None and not self._flags & os.O_EXCL:
@@ -66,16 +61,18 @@ class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
         self._buf = memoryview(segment)
 
     def _make(self, size: int) -> _rsmp.Segment:
-        while True:
-            # Looked up each time: tests and packages replace it.
-            make = _standard._make_filename
-            name = _own_filename() if make is _usual_filename else make()
+        # Looked up each time: tests and packages replace it.
+        while (make := _standard._make_filename) is not _usual_filename or self._flags != _CREATE:
+            name = make()
             try:
                 segment = self._open(name, size)
             except FileExistsError:
                 continue
             self._name = name
             return segment
+        prefix, length = _standard._SHM_NAME_PREFIX, _standard._SHM_SAFE_NAME_LENGTH
+        self._name, segment = _rsmp.Segment.create_unnamed(prefix, length, size, self._mode)
+        return segment
 
     def _open(self, name: str, size: int) -> _rsmp.Segment:
         if self._flags & os.O_EXCL:

@@ -21,6 +21,7 @@ mod pool;
 mod process;
 mod queues;
 mod reduction;
+mod resource_tracker;
 mod scalar;
 mod shared_memory;
 mod sharedctypes;
@@ -106,6 +107,8 @@ mod _rsmp {
     use super::reduction::receive_descriptors;
     #[pymodule_export]
     use super::reduction::send_descriptors;
+    #[pymodule_export]
+    use super::resource_tracker::Tracker;
     #[pymodule_export]
     use super::shared_memory::Segment;
     #[pymodule_export]

@@ -400,7 +400,7 @@ fn sent(py: Python<'_>, asking: &mut Asking<'_>) -> PyResult<bool> {
     Ok(outcome == Some(true))
 }
 
-fn borrowed<'a>(descriptor: RawFd) -> PyResult<BorrowedFd<'a>> {
+pub(crate) fn borrowed<'a>(descriptor: RawFd) -> PyResult<BorrowedFd<'a>> {
     if descriptor < 0 {
         return Err(PyValueError::new_err(format!("{descriptor} is no file descriptor")));
     }

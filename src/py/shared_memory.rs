@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{
-    PyBufferError, PyIndexError, PyKeyError, PyOSError, PyOverflowError, PyTypeError, PyValueError,
+    PyAssertionError, PyBufferError, PyIndexError, PyKeyError, PyOSError, PyOverflowError, PyTypeError, PyValueError,
 };
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -41,6 +41,20 @@ impl Segment {
     fn create(py: Python<'_>, name: &str, size: usize, mode: u32) -> PyResult<Self> {
         check(name)?;
         Self::new(py, name, segment::Segment::create(name, size, mode))
+    }
+
+    /// A new segment of `size` > 0 zero bytes, and its name: `prefix` and random digits, of `length` characters together.
+    #[staticmethod]
+    fn create_unnamed(py: Python<'_>, prefix: &str, length: usize, size: usize, mode: u32) -> PyResult<(String, Self)> {
+        check(prefix)?;
+        let random = length.saturating_sub(prefix.len()) / 2;
+        if random < 2 {
+            return Err(PyAssertionError::new_err("_SHM_NAME_PREFIX too long"));
+        }
+        let (name, segment) =
+            segment::Segment::create_unnamed(prefix, random, size, mode).map_err(|error| about(py, prefix, error))?;
+        let segment = Self::new(py, &name, Ok(segment))?;
+        Ok((name, segment))
     }
 
     /// The existing segment `name`; with `create`, an empty one is made where there is none.

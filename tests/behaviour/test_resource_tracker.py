@@ -129,3 +129,39 @@ def test_what_comes_in_the_middle_of_a_call_to_the_tracker(mp):
     found = in_the_middle_of_a_call(library.__name__, path)
     assert found == in_the_middle_of_a_call("multiprocessing", path)
     assert found[1]
+
+
+def said_of(name, messages):
+    """What the tracker that ``name`` starts says of ``messages`` and of the end."""
+    done = run(f"""if 1:
+        import os, {name}.shared_memory as module
+        from {name} import resource_tracker
+        memory = module.SharedMemory(create=True, size=1)
+        memory.close()
+        memory.unlink()
+        for message in {messages!r}:
+            os.write(resource_tracker._resource_tracker._fd, message)
+    """)
+    # Where it says so is its own affair.
+    return sorted(line for line in done.stderr.splitlines() if line and not line.startswith((" ", "Traceback")))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [b"REGISTER:/a-name:shared_memory\n" * 2, b"UNREGISTER:/a-name:shared_memory\n"],
+        [b"UNREGISTER:/a-name:shared_memory\n"],
+        [b"REGISTER:/a-name:shared_memory\n", b"UNREGISTER:/b:shared_memory\nREGISTER:/a-name:shared_memory\n"],
+        [b"REGISTER:/a-name:semaphore\n", b"REGISTER:/b:shared_memory\n", b"REGISTER:/a-name:semaphore\n"],
+        [b"REGISTER:/a", b"-name:shared_memory\nPROBE:0:noop\n", b"UNREGISTER:/a-name:shared_memory\n"],
+        [b"REGISTER:/a-name:nothing\n"],
+        [b"FORGET:/a-name:shared_memory\n"],
+        [b"REGISTER:/a:name:shared_memory\n"],
+        [b"REGISTER:/n\xc3\xa4me:shared_memory\n"],
+        [b"\n", b" UNREGISTER:/a-name:shared_memory \n"],
+        [b"REGISTER:/unfinished:shared_memory"],
+    ],
+    ids=lambda messages: messages[0].decode().strip()[:30],
+)
+def test_the_tracker_says_what_the_standard_one_says(mp, messages):
+    assert said_of(library.__name__, messages) == said_of("multiprocessing", messages)

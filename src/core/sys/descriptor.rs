@@ -44,6 +44,15 @@ pub fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Writes `bytes`, at most as many as a pipe takes in one piece, to a descriptor that blocks; `None` if a signal came first.
+pub fn write_once(file: impl AsFd, bytes: &[u8]) -> Result<Option<()>> {
+    match rustix::io::write(file, bytes) {
+        Ok(_) => Ok(Some(())),
+        Err(Errno::INTR) => Ok(None),
+        Err(errno) => Err(Error::os("write to a descriptor", errno)),
+    }
+}
+
 /// A pipe: what to read from and what to write to.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::os("make a pipe", errno))
