@@ -359,6 +359,8 @@ class PoolIterator(PoolHandle):
 
 # synchronize
 
+def own_methods(class_: type) -> None: ...
+
 class _Shared:
     def _share(self) -> tuple[Any, ...]: ...
 

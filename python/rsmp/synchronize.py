@@ -100,6 +100,11 @@ class BoundedSemaphore(Semaphore, _standard.BoundedSemaphore):  # type: ignore[n
         self._open(value, True)
 
 
+for _class in (Lock, RLock, Semaphore, BoundedSemaphore):
+    _rsmp.own_methods(_class)
+del _class
+
+
 class _Count:
     """What the standard conditions count with semaphores: here they are numbers for whoever looks."""
 
