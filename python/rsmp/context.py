@@ -42,15 +42,6 @@ def _load(name: str) -> Any:
     return module
 
 
-def _mutex(class_: Any, init: Any, ctx: Any, robust: bool) -> Any:
-    """Return ``class_(ctx=ctx, robust=robust)``; handing the arguments to `__init__` takes longer than its work."""
-    if class_.__init__ is not init:
-        return class_(ctx=ctx, robust=robust)
-    mutex = class_.__new__(class_)
-    mutex._open(robust)
-    return mutex
-
-
 class _Alias(GenericAlias):
     """``ctx.Queue[int]``: an alias of the class, for annotations, that makes the object when called."""
 
@@ -128,12 +119,19 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
     def Lock(self, *, robust: bool = False) -> Any:
         """Return a lock that any process or thread may release; ``robust`` as in `synchronize.OwnerDiedError`."""
         synchronize = _modules.get("synchronize") or _load("synchronize")
-        return _mutex(synchronize.Lock, synchronize._lock_init, self.get_context(), robust)
+        class_, ctx = synchronize.Lock, self.get_context()
+        # Handing the arguments to its `__init__` takes longer than what that does.
+        if class_.__init__ is synchronize._lock_init:
+            return synchronize._new_mutex(class_, robust)
+        return class_(ctx=ctx, robust=robust)
 
     def RLock(self, *, robust: bool = False) -> Any:
         """Return a lock that its holder may acquire again; ``robust`` as in `synchronize.OwnerDiedError`."""
         synchronize = _modules.get("synchronize") or _load("synchronize")
-        return _mutex(synchronize.RLock, synchronize._rlock_init, self.get_context(), robust)
+        class_, ctx = synchronize.RLock, self.get_context()
+        if class_.__init__ is synchronize._rlock_init:
+            return synchronize._new_mutex(class_, robust)
+        return class_(ctx=ctx, robust=robust)
 
     def Condition(self, lock: Any = None) -> Any:
         """Return a condition variable on ``lock``, a new RLock by default."""
@@ -256,7 +254,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
             actual = _standard._default_context._actual_context
             if actual is None:
                 return _standard.DefaultContext.get_context(self)
-            return _ours(actual)
+            return _counterparts.get(actual, actual)
         return BaseContext.get_context(self, method)
 
 

@@ -104,12 +104,7 @@ impl<'a> Encoder<'a> {
         unsafe {
             let class = ffi::Py_TYPE(object);
             if class == &raw mut ffi::PyLong_Type {
-                let mut overflow = 0;
-                let value = ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow);
-                if overflow != 0 {
-                    return None;
-                }
-                self.write(Token::Int(value));
+                self.write(Token::Int(integer(object)?));
             } else if class == &raw mut ffi::PyUnicode_Type {
                 let mut length = 0;
                 let text = ffi::PyUnicode_AsUTF8AndSize(object, &raw mut length);
@@ -260,6 +255,18 @@ enum Opened {
     Again,
 }
 
+/// The value of an exact `int`; `None` if it is longer than 64 bits.
+///
+/// # Safety
+/// Attached; `object` is alive and an exact `int`.
+#[inline]
+unsafe fn integer(object: *mut ffi::PyObject) -> Option<i64> {
+    let mut overflow = 0;
+    // SAFETY: the caller's promise: for an `int` there is no error.
+    let value = unsafe { ffi::PyLong_AsLongAndOverflow(object, &raw mut overflow) };
+    (overflow == 0).then_some(value)
+}
+
 #[inline]
 fn unshared(object: *mut ffi::PyObject) -> bool {
     // SAFETY: `object` is alive, as wherever this is called from `Encoder::value`.
@@ -272,14 +279,23 @@ struct Decoder<'a, 'py> {
 }
 
 impl<'py> Decoder<'_, 'py> {
+    /// As `value`, in the shortest way for an integer.
     #[inline]
+    fn item(&mut self, py: Python<'py>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+        match self.reader.int() {
+            // SAFETY: attached; a new reference, or null with an exception set.
+            Some(value) => unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromLong(value)) },
+            None => self.value(py, depth),
+        }
+    }
+
     fn value(&mut self, py: Python<'py>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
         let (token, remember) = self.reader.token().map_err(Failure::from)?;
         // SAFETY: attached; each constructor returns a new reference or null with an exception set, which
         // `from_owned_ptr_or_err` tells apart.
         let simple = unsafe {
             match token {
-                Token::Int(value) => Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromLongLong(value)),
+                Token::Int(value) => Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromLong(value)),
                 Token::Str(text) => Bound::from_owned_ptr_or_err(py, string(text)),
                 Token::Float(value) => Bound::from_owned_ptr_or_err(py, ffi::PyFloat_FromDouble(value)),
                 Token::None => Ok(py.None().into_bound(py)),
@@ -316,7 +332,7 @@ impl<'py> Decoder<'_, 'py> {
                 self.remembered.push(Some(list.clone()));
             }
             for index in 0..length.cast_signed() {
-                let item = self.value(py, depth + 1)?;
+                let item = self.item(py, depth + 1)?;
                 ffi::PyList_SET_ITEM(list.as_ptr(), index, item.into_ptr());
             }
             Ok(list)
@@ -333,7 +349,7 @@ impl<'py> Decoder<'_, 'py> {
         let tuple = unsafe {
             let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(length.cast_signed()))?;
             for index in 0..length.cast_signed() {
-                let item = self.value(py, depth + 1)?;
+                let item = self.item(py, depth + 1)?;
                 ffi::PyTuple_SET_ITEM(tuple.as_ptr(), index, item.into_ptr());
             }
             tuple

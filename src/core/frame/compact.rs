@@ -163,6 +163,18 @@ impl<'a> Reader<'a> {
         Ok((token, remember))
     }
 
+    /// The next token if it is an integer, which most items are; it has no number.
+    #[inline]
+    pub fn int(&mut self) -> Option<i64> {
+        let (value, rest) = match *self.rest {
+            [INT8, value, ref rest @ ..] => (i64::from(value.cast_signed()), rest),
+            [INT32, a, b, c, d, ref rest @ ..] => (i64::from(i32::from_le_bytes([a, b, c, d])), rest),
+            _ => return None,
+        };
+        self.rest = rest;
+        Some(value)
+    }
+
     #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| garbage("it is cut short"))?;
@@ -263,7 +275,10 @@ mod tests {
             write(&mut out, Token::Float(float), false);
             write(&mut out, Token::Str(text.as_bytes()), remember);
             let mut reader = Reader::new(&out);
-            prop_assert_eq!(reader.token().unwrap().0, Token::Int(value));
+            let small = reader.int();
+            prop_assert_eq!(small.is_some(), i32::try_from(value).is_ok());
+            prop_assert_eq!(small.map_or_else(|| reader.token().unwrap().0, Token::Int), Token::Int(value));
+            prop_assert_eq!(reader.int(), None);
             let Token::Float(back) = reader.token().unwrap().0 else { panic!("not a float") };
             prop_assert_eq!(back.to_bits(), float.to_bits());
             prop_assert_eq!(reader.token().unwrap(), (Token::Str(text.as_bytes()), remember));

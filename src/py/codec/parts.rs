@@ -10,7 +10,7 @@ use pyo3::types::{PyList, PyTuple};
 use rsmp_core::frame::compact::{self, Reader, Token};
 use smallvec::SmallVec;
 
-use super::{Decoder, Encoder, LONGEST_TOKEN, Place};
+use super::{Decoder, Encoder, LONGEST_TOKEN, Place, integer};
 
 /// Bytes of the longest number.
 const LONGEST_NUMBER: usize = 9;
@@ -84,7 +84,7 @@ impl<'a, 'py> Items<'a, 'py> {
             return Ok(None);
         }
         self.left -= 1;
-        self.decoder.value(py, 1).map(Some)
+        self.decoder.item(py, 1).map(Some)
     }
 }
 
@@ -110,17 +110,22 @@ impl<'a> Numerals<'a> {
         let pointer = object.as_ptr();
         // SAFETY: attached, and `object` is alive.
         let class = unsafe { ffi::Py_TYPE(pointer) };
-        // SAFETY: only the addresses are compared.
-        let is_numeral = unsafe {
-            class == &raw mut ffi::PyLong_Type
-                || class == &raw mut ffi::PyFloat_Type
-                || class == &raw mut ffi::PyBool_Type
-                || pointer == ffi::Py_None()
+        // SAFETY: attached, `object` is alive and of the class that each needs.
+        let token = unsafe {
+            if class == &raw mut ffi::PyLong_Type {
+                integer(pointer).map(Token::Int)
+            } else if class == &raw mut ffi::PyFloat_Type {
+                Some(Token::Float(ffi::PyFloat_AS_DOUBLE(pointer)))
+            } else if class == &raw mut ffi::PyBool_Type {
+                Some(Token::Bool(pointer == ffi::Py_True()))
+            } else {
+                (pointer == ffi::Py_None()).then_some(Token::None)
+            }
         };
-        // What has no identity gets no number, so one encoder for each is as good as one for all.
-        let written = is_numeral && Encoder::new(self.out).value(pointer, Place::Top, 0).is_some();
-        self.count += usize::from(written);
-        written
+        let Some(token) = token.filter(|_| self.out.try_reserve(LONGEST_NUMBER).is_ok()) else { return false };
+        compact::write(self.out, token, false);
+        self.count += 1;
+        true
     }
 
     /// The items so far.

@@ -167,10 +167,7 @@ impl Job {
                     if bare {
                         list.bind(py).set_item(start, ending.value)?;
                     } else {
-                        let items = ending.value.bind(py).cast::<PyList>()?;
-                        for (offset, item) in items.iter().take(end.saturating_sub(start)).enumerate() {
-                            list.bind(py).set_item(start + offset, item)?;
-                        }
+                        list.bind(py).set_slice(start, end, ending.value.bind(py))?;
                         _dropped = ending.value;
                     }
                 } else {

@@ -12,9 +12,10 @@
 use core::ffi::{CStr, c_int};
 use core::ptr;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyString, PyTuple, PyType};
 use pyo3::{PyClass, ffi, prelude::*};
 
 /// What is taken and given back.
@@ -144,6 +145,21 @@ unsafe extern "C" fn exit<T: Held>(
 ) -> *mut ffi::PyObject {
     // SAFETY: see the module header.
     unsafe { release::<T>(this, ptr::null_mut(), 0) }
+}
+
+/// A new object of `class`, as its `__new__` without arguments makes it.
+pub(super) fn instance<'py, T: Held>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, T>> {
+    let py = class.py();
+    let arguments = PyTuple::empty(py);
+    // SAFETY: attached, and `class` is a type. A `tp_new` takes the class, a tuple and a dictionary or null, and returns
+    // a new reference, or null with an exception set.
+    let made = unsafe {
+        let Some(new) = (*class.as_type_ptr()).tp_new else {
+            return Err(PyTypeError::new_err(format!("cannot create instances of {class}")));
+        };
+        Bound::from_owned_ptr_or_err(py, new(class.as_type_ptr(), arguments.as_ptr(), ptr::null_mut()))?
+    };
+    Ok(made.cast_into::<T>()?)
 }
 
 /// Gives the class its methods, in the place of those it was made with.

@@ -57,6 +57,20 @@ pub(crate) fn own_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
     }
 }
 
+/// A new `class`, which is made of `Lock` or `RLock`, without calling its `__init__`.
+#[pyfunction]
+pub(crate) fn new_mutex<'py>(class: &Bound<'py, PyType>, robust: bool) -> PyResult<Bound<'py, PyAny>> {
+    if class.is_subclass_of::<Lock>()? {
+        let lock = fast::instance::<Lock>(class)?;
+        lock.get().open(robust)?;
+        Ok(lock.into_any())
+    } else {
+        let lock = fast::instance::<RLock>(class)?;
+        lock.get().open(robust)?;
+        Ok(lock.into_any())
+    }
+}
+
 const TOO_MANY: &str = "semaphore or lock released too many times";
 
 /// The standard `RECURSIVE_MUTEX` and `SEMAPHORE`.
