@@ -1,8 +1,8 @@
 """The process that is the resource tracker. It is run by itself, with nothing of the package and nothing of the site.
 
-It keeps the names of shared memory that it is told of. When there is anything else to do, another message, or names
-that nobody has removed, it goes on as the standard tracker from where it is. Most programs never come there, and while
-a process imports what that needs, the program has one CPU less.
+It keeps the names of shared memory that it is told of, and removes at the end what nobody has removed. When there is
+anything else to do, another message, or such names to report, it goes on as the standard tracker from where it is. Most
+programs never come there, and while a process imports what that needs, the program has one CPU less.
 
 It reads in batches: between two reads it naps for a few milliseconds, so that a process that tells it of one name after
 the other does not wake it, which costs more than all the rest, for each.
@@ -35,16 +35,38 @@ def run(descriptor: int, standard: Callable[[], Callable[[int], None]]) -> None:
         _signal.signal(signal, _signal.SIG_IGN)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, signals)
     names: set[bytes] = set()
+    removed: set[str] = set()
     lines = _lines(descriptor)
-    unknown = next((line for line in lines if not _note(names, line)), None)
-    if unknown is not None:
-        lines = itertools.chain((unknown,), lines)
-    elif not names:
-        return
+    try:
+        rest = next(([line] for line in lines if not _note(names, line)), [])
+        if not rest:
+            # Before anything is imported: there may be no memory left for that.
+            removed = _remove(names)
+            if not names:
+                return
+        main = standard()
+    except BaseException:
+        for line in lines:
+            _note(names, line)
+        _remove(names)
+        raise
+    unlink = main.__globals__["_CLEANUP_FUNCS"]["shared_memory"]
+    main.__globals__["_CLEANUP_FUNCS"]["shared_memory"] = lambda name: name in removed or unlink(name)
     known = (b"REGISTER:" + name + b":shared_memory" for name in names)
-    main = standard()
-    main.__globals__["open"] = lambda _descriptor, _mode: _Lines(itertools.chain(known, lines))
+    main.__globals__["open"] = lambda _descriptor, _mode: _Lines(itertools.chain(known, rest, lines))
     main(descriptor)
+
+
+def _remove(names: set[bytes]) -> set[str]:
+    """Remove the memory with these ``names``, as `shm_unlink(3)` does; return those that there was."""
+    removed = set()
+    for name in names:
+        try:
+            posix.unlink(b"/dev/shm/" + name.lstrip(b"/"))
+        except OSError:
+            continue
+        removed.add(name.decode("ascii"))
+    return removed
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:

@@ -254,7 +254,7 @@ class DefaultContext(BaseContext, _standard.DefaultContext):  # type: ignore[nam
             actual = _standard._default_context._actual_context
             if actual is None:
                 return _standard.DefaultContext.get_context(self)
-            return _counterparts.get(actual, actual)
+            return _counterparts.get(id(actual), actual)
         return BaseContext.get_context(self, method)
 
 
@@ -311,14 +311,16 @@ _concrete_contexts: dict[str, Any] = {
 _default_context = DefaultContext(None)
 
 
-_counterparts: dict[Any, Any] = {
-    _standard._concrete_contexts[name]: context for name, context in _concrete_contexts.items()
+# By identity, which is good as long as the object lives: whatever a program uses as a context need not be hashable.
+_standard_contexts = {name: _standard._concrete_contexts[name] for name in _concrete_contexts}
+_counterparts: dict[int, Any] = {
+    id(standard): _concrete_contexts[name] for name, standard in _standard_contexts.items()
 }
 
 
 def _ours(context: Any) -> Any:
     """Return rsmp's counterpart of a standard context; others as they are."""
-    return _counterparts.get(context, context)
+    return _counterparts.get(id(context), context)
 
 
 def _theirs(context: Any) -> Any:

@@ -123,6 +123,9 @@ def _start(tracker: Any) -> None:
         finally:
             os.close(reader)
         tracker._fd, tracker._pid = writer, pid
+    # From Python 3.14 on: what came in the middle, from a finalizer or a signal handler.
+    if getattr(tracker, "_reentrant_messages", None):
+        tracker.ensure_running()
 
 
 _stdlib.unannotate(__name__)

@@ -188,7 +188,7 @@ class Barrier(_rsmp.Barrier, _standard.Barrier):  # type: ignore[name-defined,mi
 
 
 _lock_init, _rlock_init = Lock.__init__, RLock.__init__
+"""As long as the classes have these, a context makes their objects by the next function."""
 _new_mutex = _rsmp.new_mutex
-"""What a context does itself as long as the classes have it."""
 
 _stdlib.unannotate(__name__)

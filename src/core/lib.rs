@@ -14,6 +14,9 @@
 //! | `spawn`  | what to launch, launching, reaping, the fork server's protocol             | `frame` |
 //! | `pool`   | task table, claims, chunking: state machines without I/O                  | `ring`  |
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("rsmp needs a 64-bit system: shared memory is mapped into more address space than others have");
+
 pub mod atomic;
 pub mod clock;
 pub mod error;

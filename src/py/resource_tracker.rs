@@ -59,7 +59,9 @@ impl Tracker {
     /// Whether nobody has replaced anything.
     fn is_as_made(&self, py: Python<'_>) -> bool {
         let (module, tracker) = (self.module.bind(py), self.standard.bind(py));
-        self.calls.iter().all(|step| step.is_kept_by(module)) && self.steps.iter().all(|step| step.is_kept_by(tracker))
+        module.getattr(intern!(py, "_resource_tracker")).is_ok_and(|found| found.is(tracker))
+            && self.calls.iter().all(|step| step.is_kept_by(module))
+            && self.steps.iter().all(|step| step.is_kept_by(tracker))
     }
 
     /// Write that `call` is to be made for the shared memory `name`; `False`, and nothing written, if nobody reads it or

@@ -51,10 +51,15 @@ impl Segment {
         if random < 2 {
             return Err(PyAssertionError::new_err("_SHM_NAME_PREFIX too long"));
         }
-        let (name, segment) =
-            segment::Segment::create_unnamed(prefix, random, size, mode).map_err(|error| about(py, prefix, error))?;
-        let segment = Self::new(py, &name, Ok(segment))?;
-        Ok((name, segment))
+        loop {
+            let name = segment::random_name(prefix, random).map_err(Failure::from)?;
+            match segment::Segment::create(&name, size, mode) {
+                Err(error) if matches!(error.kind(), Kind::Os(errno) if errno.raw_os_error() == libc::EEXIST) => {
+                    py.check_signals()?;
+                }
+                created => return Self::new(py, &name, created).map(|segment| (name, segment)),
+            }
+        }
     }
 
     /// The existing segment `name`; with `create`, an empty one is made where there is none.

@@ -17,13 +17,13 @@ use rustix::rand::GetRandomFlags;
 use rustix::shm::OFlags;
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// The mode the crate creates with, `rw-------`.
 pub const MODE: u32 = 0o600;
 
 /// Random bytes in a name, at most: a file's name has up to 255 characters.
-const RANDOM: usize = 64;
+const RANDOM: usize = 127;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// A named segment mapped into this process; dropping it unmaps and leaves the name.
@@ -47,27 +47,6 @@ impl Segment {
             ShmemConf::new().os_id(name).size(size).create().map_err(|error| failed("create shared memory", &error))?;
         mapping.set_owner(false);
         Ok(Self { mapping })
-    }
-
-    /// A new segment of `size` > 0 zero bytes under a name of its own: `prefix` and the digits of `random` bytes.
-    pub fn create_unnamed(prefix: &str, random: usize, size: usize, mode: u32) -> Result<(String, Self)> {
-        let op = "create shared memory";
-        let mut bytes = [0_u8; RANDOM];
-        let bytes =
-            bytes.get_mut(..random).ok_or_else(|| Error::invalid(op, "a random name is longer than names are"))?;
-        loop {
-            rustix::rand::getrandom(&mut *bytes, GetRandomFlags::empty()).map_err(|errno| Error::os(op, errno))?;
-            let mut name = String::with_capacity(prefix.len() + 2 * bytes.len());
-            name.push_str(prefix);
-            for byte in &*bytes {
-                name.extend([byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)])));
-            }
-            match Self::create(&name, size, mode) {
-                Ok(segment) => return Ok((name, segment)),
-                Err(error) if matches!(error.kind(), Kind::Os(Errno::EXIST)) => {}
-                Err(error) => return Err(error),
-            }
-        }
     }
 
     /// Maps the whole segment `name`.
@@ -155,6 +134,20 @@ impl Segment {
     fn contains(&self, offset: usize, len: usize) -> bool {
         offset.checked_add(len).is_some_and(|end| end <= self.len())
     }
+}
+
+/// `prefix` and the digits of so many `random` bytes: a name that most likely nobody has.
+pub fn random_name(prefix: &str, random: usize) -> Result<String> {
+    let op = "name shared memory";
+    let mut bytes = [0_u8; RANDOM];
+    let bytes = bytes.get_mut(..random).ok_or_else(|| Error::invalid(op, "the name is too long"))?;
+    rustix::rand::getrandom(&mut *bytes, GetRandomFlags::empty()).map_err(|errno| Error::os(op, errno))?;
+    let mut name = String::with_capacity(prefix.len() + 2 * bytes.len());
+    name.push_str(prefix);
+    for byte in bytes {
+        name.extend([*byte >> 4, *byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)])));
+    }
+    Ok(name)
 }
 
 fn is_invalid(errno: u32) -> bool {

@@ -167,7 +167,14 @@ impl Job {
                     if bare {
                         list.bind(py).set_item(start, ending.value)?;
                     } else {
-                        list.bind(py).set_slice(start, end, ending.value.bind(py))?;
+                        let items = ending.value.bind(py).cast::<PyList>()?;
+                        if items.len() == end.saturating_sub(start) {
+                            list.bind(py).set_slice(start, end, items)?;
+                        } else {
+                            for (offset, item) in items.iter().take(end.saturating_sub(start)).enumerate() {
+                                list.bind(py).set_item(start + offset, item)?;
+                            }
+                        }
                         _dropped = ending.value;
                     }
                 } else {

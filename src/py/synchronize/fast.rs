@@ -5,8 +5,8 @@
 //! under names in the class: a subclass may have any name of its own.
 //!
 //! # Safety
-//! The functions are reached only through method descriptors of the class `T`, which check that `self` is one of its
-//! instances, and with the interpreter attached. Classes are frozen: a shared reference to the Rust value is always valid.
+//! The functions are reached only through method descriptors of the class `T` or a subclass of it, which check that `self`
+//! is one of its instances, and with the interpreter attached. Classes are frozen: a shared reference to the Rust value is always valid.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_int};
