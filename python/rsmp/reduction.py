@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rsmp import _rsmp, _stdlib
 
 TYPE_CHECKING = False
@@ -19,9 +21,21 @@ def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
 
 
+def _acknowledges() -> bool:
+    """Return whether descriptors are acknowledged, as by the standard functions from Python 3.14 on."""
+    return bool(getattr(_standard, "ACKNOWLEDGE", True))
+
+
+def _acknowledged(answer: bytes) -> None:
+    if answer != b"A":
+        raise RuntimeError("did not receive acknowledgement of fd")
+
+
 def sendfds(sock: Any, fds: Any) -> None:
-    """Send the descriptors ``fds`` over the Unix socket ``sock``."""
+    """Send the descriptors ``fds`` over the Unix socket ``sock``; from Python 3.14 on, wait until they are received."""
     _rsmp.send_descriptors(sock.fileno(), list(fds))
+    if _acknowledges():
+        _acknowledged(sock.recv(1))
 
 
 def recvfds(sock: Any, size: int) -> list[int]:
@@ -29,17 +43,25 @@ def recvfds(sock: Any, size: int) -> list[int]:
 
     Raises EOFError at the end of the stream, RuntimeError when something else than descriptors came.
     """
-    return _rsmp.receive_descriptors(sock.fileno(), size)
+    received = _rsmp.receive_descriptors(sock.fileno(), size)
+    if _acknowledges():
+        sock.send(b"A")
+    return received
 
 
 def send_handle(conn: Any, handle: int, destination_pid: int | None) -> None:
-    """Send the descriptor ``handle`` over ``conn``."""
+    """Send the descriptor ``handle`` over ``conn``; from Python 3.14 on, wait until it is received."""
     _rsmp.send_descriptors(conn.fileno(), [handle])
+    if _acknowledges():
+        _acknowledged(os.read(conn.fileno(), 1))
 
 
 def recv_handle(conn: Any) -> int:
     """Return a descriptor received over ``conn``."""
-    return _rsmp.receive_descriptors(conn.fileno(), 1)[0]
+    (received,) = _rsmp.receive_descriptors(conn.fileno(), 1)
+    if _acknowledges():
+        os.write(conn.fileno(), b"A")
+    return received
 
 
 def DupFd(fd: int) -> Any:

@@ -251,8 +251,10 @@ def test_a_connection_keeps_its_direction_when_pickled(mp, pair, simplex):
 
 def test_descriptors_over_a_connection(pair, simplex):
     reduction = submodule("reduction")
-    reduction.send_handle(pair[0], simplex[1].fileno(), os.getpid())
+    # The sender may wait until it is received.
+    sending = in_thread(reduction.send_handle, pair[0], simplex[1].fileno(), os.getpid())
     with connection.Connection(reduction.recv_handle(pair[1]), readable=False) as sender:
+        sending.join()
         sender.send("over there")
     assert simplex[0].recv() == "over there"
     pair[0].close()
@@ -264,8 +266,9 @@ def test_descriptors_over_a_socket(simplex):
     reduction = submodule("reduction")
     one, other = socket.socketpair()
     with one, other:
-        reduction.sendfds(one, [end.fileno() for end in simplex])
+        sending = in_thread(reduction.sendfds, one, [end.fileno() for end in simplex])
         received = reduction.recvfds(other, 4)
+        sending.join()
         assert len(received) == 2
         for number in received:
             os.close(number)

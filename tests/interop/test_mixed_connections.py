@@ -161,10 +161,15 @@ def test_descriptors_cross(sender):
     first, second = ends(ours, theirs)
     reader, writer = os.pipe()
     with first, second:
-        ours.reduction.send_handle(first, writer, os.getpid())
-        os.close(writer)
+        # The sender may wait until it is received.
+        sending = threading.Thread(target=ours.reduction.send_handle, args=(first, writer, os.getpid()))
+        sending.start()
         received = theirs.reduction.recv_handle(second)
+        sending.join()
+        os.close(writer)
         os.write(received, b"x")
+        second.send("and nothing else")
+        assert first.recv() == "and nothing else"
         os.close(received)
         assert os.read(reader, 1) == b"x"
     os.close(reader)
