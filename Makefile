@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := 'maturin>=1.9,<2' mypy numpy pytest pytest-timeout ruff
 
-.PHONY: help develop demo test test-all bench bench-plots bench-core fuzz loom tsan lint clean
+.PHONY: help develop demo test test-all bench bench-plots bench-core fuzz loom miri tsan lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ fuzz: ## run the fuzzers, a minute each (tools/fuzz.py)
 
 loom: ## explore the interleavings of the wake protocols (tests/core/loom)
 	@cd tests/core/loom && CARGO_TARGET_DIR=$(abspath target/loom) cargo run --release --quiet
+
+miri: ## run the queue and the locks under Miri (tests/core/miri; downloads a nightly compiler)
+	@$(PYTHON) tools/miri.py
 
 tsan: ## run the engine's tests with the thread sanitizer (tools/tsan.py; downloads a compiler's source)
 	@$(PYTHON) tools/tsan.py

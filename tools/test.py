@@ -63,6 +63,8 @@ def stages(python: str) -> Iterator[Stage]:
     yield Stage("rust", "cargo test", ["cargo", "test"], 900)
     loom = ["cargo", "run", "--release", "--quiet", "--manifest-path", "tests/core/loom/Cargo.toml"]
     yield Stage("rust", "loom models", [*loom, "--target-dir", "target/loom"], 600)
+    miri = ["cargo", "run", "--quiet", "--manifest-path", "tests/core/miri/Cargo.toml"]
+    yield Stage("rust", "the cases for Miri, without it", [*miri, "--target-dir", "target/miri-native"], 300)
     pytest = [python, "-m", "pytest", "-q", "tests", "--ignore=tests/cpython"]
     yield Stage("python", "rsmp", pytest, 1200)
     oracle = [python, "-m", "pytest", "-q", "tests/behaviour", "--mp=multiprocessing"]

@@ -1,6 +1,7 @@
 """The tracker of named shared memory: it hears of every name, also when it is told of many at once."""
 
 import os
+import re
 import subprocess
 import sys
 from multiprocessing import resource_tracker
@@ -121,7 +122,7 @@ def in_the_middle_of_a_call(name, path):
     """)
     if left := left_of([path]):
         os.unlink("/dev/shm/" + path)
-    leaked = [line.rpartition("There appear to be ")[2] for line in done.stderr.splitlines() if "leaked" in line]
+    leaked = re.findall(r"There appear to be (\d+ leaked \w+)", done.stderr)
     return done.stdout, leaked, left
 
 
