@@ -1,5 +1,4 @@
 # The names and types of the standard package, so that annotations with either are the same, and what rsmp adds.
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import Array as Array
 from multiprocessing import AuthenticationError as AuthenticationError
@@ -9,7 +8,6 @@ from multiprocessing import BufferTooShort as BufferTooShort
 from multiprocessing import Condition as Condition
 from multiprocessing import Event as Event
 from multiprocessing import JoinableQueue as JoinableQueue
-from multiprocessing import Lock as Lock
 from multiprocessing import Manager as Manager
 from multiprocessing import Pipe as Pipe
 from multiprocessing import Process as Process
@@ -17,7 +15,6 @@ from multiprocessing import ProcessError as ProcessError
 from multiprocessing import Queue as Queue
 from multiprocessing import RawArray as RawArray
 from multiprocessing import RawValue as RawValue
-from multiprocessing import RLock as RLock
 from multiprocessing import Semaphore as Semaphore
 from multiprocessing import SimpleQueue as SimpleQueue
 from multiprocessing import TimeoutError as TimeoutError
@@ -28,33 +25,26 @@ from multiprocessing import cpu_count as cpu_count
 from multiprocessing import current_process as current_process
 from multiprocessing import freeze_support as freeze_support
 from multiprocessing import get_all_start_methods as get_all_start_methods
-from multiprocessing import get_context as get_context
 from multiprocessing import get_logger as get_logger
 from multiprocessing import get_start_method as get_start_method
 from multiprocessing import log_to_stderr as log_to_stderr
 from multiprocessing import parent_process as parent_process
 from multiprocessing import reducer as reducer
 from multiprocessing import set_executable as set_executable
-from multiprocessing import set_forkserver_preload as set_forkserver_preload
 from multiprocessing import set_start_method as set_start_method
-from typing import Any
 
 from rsmp import context as context
-from rsmp import pool
 from rsmp import process as process
 from rsmp import reduction as reduction
 
 SUBDEBUG: int
 SUBWARNING: int
 
-def Pool(
-    processes: int | None = None,
-    initializer: Callable[..., object] | None = None,
-    initargs: Iterable[Any] = (),
-    maxtasksperchild: int | None = None,
-    *,
-    retries: int = 0,
-) -> pool.Pool: ...
+Lock = context._default_context.Lock
+RLock = context._default_context.RLock
+Pool = context._default_context.Pool
+get_context = context._default_context.get_context
+set_forkserver_preload = context._default_context.set_forkserver_preload
 
 @dataclass(frozen=True)
 class Holder:

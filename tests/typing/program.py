@@ -38,6 +38,8 @@ def processes() -> None:
     assert_type(mp.get_context("spawn"), SpawnContext)
     mp.set_start_method("no such method", force=1)  # error
     mp.install()
+    mp.set_forkserver_preload(["json"], on_error="warn")
+    mp.set_forkserver_preload(["json"], on_error="no such thing")  # error
 
 
 def queues() -> None:
@@ -57,6 +59,9 @@ def pools() -> None:
         standard: multiprocessing.pool.Pool = pool
         del standard
         pool.map(text, ["text"])  # error
+    with mp.get_context("fork").Pool(2, retries=1) as pool:
+        assert_type(pool.map(text, [1, 2]), list[str])
+    mp.get_context().Pool(2, no_such_argument=1)  # error
     with ThreadPool() as threads:
         assert_type(threads.apply(text, (1,)), str)
     try:
@@ -81,6 +86,8 @@ def the_rest() -> None:
     lock: Lock = mp.Lock()
     event: Event = mp.Event()
     lock.acquire(timeout=1.0)
+    with mp.Lock(robust=True), mp.get_context("spawn").RLock(robust=True):
+        pass
     for state in mp.inspect_locks():
         assert_type(state.holder.pid if state.holder else 0, int)
     assert_type(event.is_set(), bool)
