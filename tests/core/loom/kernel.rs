@@ -1,9 +1,16 @@
 //! What stands under the modelled files: the futex, event descriptors, and processes that all live.
 
+#[path = "../standin/arena.rs"]
+mod arena;
+#[path = "../standin/futex.rs"]
+pub(crate) mod futex;
+
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use loom::sync::{Condvar, Mutex};
+use loom::sync::{Condvar, Mutex, MutexGuard};
+
+pub(crate) use self::arena::{Arena, Cell};
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::clock::Deadline;
@@ -23,64 +30,17 @@ loom::lazy_static! {
     static ref WOKEN: Condvar = Condvar::new();
 }
 
-/// `futex(2)`: looking at the word and falling asleep is one step against waking, as it is under the kernel's lock.
-pub(crate) mod futex {
-    use super::{AtomicU32, AtomicU64, Deadline, Ordering, SLEEPERS, WOKEN};
+fn sleepers() -> MutexGuard<'static, Sleepers> {
+    SLEEPERS.lock().expect("no thread panics")
+}
 
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Woken {
-        Changed,
-        TimedOut,
-        Interrupted,
-    }
+/// Sleeps until something has changed.
+fn nap(sleepers: MutexGuard<'static, Sleepers>) -> MutexGuard<'static, Sleepers> {
+    WOKEN.wait(sleepers).expect("no thread panics")
+}
 
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, _: Deadline) -> Woken {
-        sleep(core::ptr::from_ref(word) as usize, || word.load(Ordering::Acquire) == expected)
-    }
-
-    pub(crate) fn wait_low(word: &AtomicU64, expected: u64, _: Deadline) -> Woken {
-        sleep(core::ptr::from_ref(word) as usize, || word.load(Ordering::Acquire) as u32 == expected as u32)
-    }
-
-    pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
-        rouse(core::ptr::from_ref(word) as usize, count)
-    }
-
-    pub(crate) fn wake_all(word: &AtomicU32) -> usize {
-        wake(word, u32::MAX)
-    }
-
-    pub(crate) fn wake_low(word: &AtomicU64, count: u32) -> usize {
-        rouse(core::ptr::from_ref(word) as usize, count)
-    }
-
-    fn sleep(address: usize, expected: impl Fn() -> bool) -> Woken {
-        let mut sleepers = SLEEPERS.lock().expect("no thread panics");
-        if !expected() {
-            return Woken::Changed;
-        }
-        let me = sleepers.next;
-        sleepers.next += 1;
-        sleepers.waiting.push((me, address));
-        while sleepers.waiting.iter().any(|(number, _)| *number == me) {
-            sleepers = WOKEN.wait(sleepers).expect("no thread panics");
-        }
-        Woken::Changed
-    }
-
-    fn rouse(address: usize, count: u32) -> usize {
-        let mut sleepers = SLEEPERS.lock().expect("no thread panics");
-        let mut woken = 0;
-        sleepers.waiting.retain(|(_, at)| {
-            let stays = *at != address || woken == count as usize;
-            woken += usize::from(!stays);
-            stays
-        });
-        if woken > 0 {
-            WOKEN.notify_all();
-        }
-        woken
-    }
+fn notify() {
+    WOKEN.notify_all();
 }
 
 /// An event descriptor: readable or not. A queue's is a word; a pool's has a number, and can be slept on.
@@ -88,7 +48,7 @@ pub(crate) mod descriptor {
     use std::fs::File;
     use std::os::fd::{AsRawFd, OwnedFd};
 
-    use super::{AtomicU32, Ordering, SLEEPERS, WOKEN};
+    use super::{AtomicU32, Ordering, nap, notify, sleepers};
     use crate::error::Result;
 
     #[derive(Debug)]
@@ -106,11 +66,11 @@ pub(crate) mod descriptor {
 
     impl Readable for OwnedFd {
         fn set(&self, readable: bool) {
-            let mut sleepers = SLEEPERS.lock().expect("no thread panics");
+            let mut sleepers = sleepers();
             sleepers.readable.retain(|number| *number != self.as_raw_fd());
             if readable {
                 sleepers.readable.push(self.as_raw_fd());
-                WOKEN.notify_all();
+                notify();
             }
         }
     }
@@ -135,9 +95,9 @@ pub(crate) mod descriptor {
 
     /// `poll(2)`: sleeps until the event is readable.
     pub(crate) fn sleep(event: &impl AsRawFd) {
-        let mut sleepers = SLEEPERS.lock().expect("no thread panics");
+        let mut sleepers = sleepers();
         while !sleepers.readable.contains(&event.as_raw_fd()) {
-            sleepers = WOKEN.wait(sleepers).expect("no thread panics");
+            sleepers = nap(sleepers);
         }
     }
 }
@@ -284,50 +244,4 @@ pub(crate) fn pid() -> u32 {
 
 pub(crate) fn is_alive(_: u32) -> bool {
     true
-}
-
-/// A cell of 256 bytes.
-#[derive(Debug)]
-pub(crate) struct Cell {
-    words: Vec<AtomicU64>,
-}
-
-/// Not modelled: no condition spills here.
-#[derive(Debug)]
-pub(crate) struct Arena;
-
-impl Cell {
-    pub(crate) fn new() -> Self {
-        Self { words: (0..32).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    pub(crate) fn word64(&self, at: usize) -> &AtomicU64 {
-        &self.words[at / 8]
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.words.len() * 8
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(crate) fn offset(&self) -> usize {
-        0
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(crate) fn arena(&self) -> &'static Arena {
-        &Arena
-    }
-}
-
-impl Arena {
-    #[allow(clippy::unused_self)]
-    pub(crate) fn waiters(&self) -> (&[AtomicU64], &AtomicU64) {
-        unreachable!("a condition has room for the waiters of a model")
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(crate) fn provide_waiters(&self, _: usize, _: usize) -> crate::error::Result<()> {
-        unreachable!("as above")
-    }
 }

@@ -1,12 +1,18 @@
 //! What stands under the engine's files: memory files, the futex, robust mutexes, and threads as processes, which can die.
 #![allow(clippy::unnecessary_wraps)] // as in the engine
 
+#[path = "../standin/arena.rs"]
+mod arena;
+#[path = "../standin/futex.rs"]
+pub(crate) mod futex;
+
+use core::time::Duration;
 use std::cell::Cell as Local;
 use std::collections::HashSet;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
-use crate::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::clock::Deadline;
+pub(crate) use self::arena::{Arena, Cell};
+use crate::atomic::{AtomicU32, Ordering};
 
 /// Memory files: of a fixed size, all zero, never freed.
 pub(crate) mod memory {
@@ -226,75 +232,28 @@ pub(crate) mod robust {
     }
 }
 
-/// `futex(2)`: looking at the word and falling asleep is one step against waking.
-pub(crate) mod futex {
-    use core::time::Duration;
+/// Sleepers of all futex words.
+#[derive(Debug)]
+struct Sleepers {
+    /// A number for each, and the address that it sleeps at.
+    waiting: Vec<(u64, usize)>,
+    next: u64,
+}
 
-    use super::{AtomicU32, AtomicU64, Condvar, Deadline, Mutex, Ordering};
+static SLEEPERS: Mutex<Sleepers> = Mutex::new(Sleepers { waiting: Vec::new(), next: 0 });
+static WOKEN: Condvar = Condvar::new();
 
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Woken {
-        Changed,
-        TimedOut,
-        Interrupted,
-    }
+fn sleepers() -> MutexGuard<'static, Sleepers> {
+    SLEEPERS.lock().expect("no panic")
+}
 
-    /// A number for each sleeper, and the address that it sleeps at.
-    static SLEEPERS: Mutex<(u64, Vec<(u64, usize)>)> = Mutex::new((0, Vec::new()));
-    static WOKEN: Condvar = Condvar::new();
-    const SLICE: Duration = Duration::from_millis(1);
+/// Sleeps until something has changed, or a deadline is to be looked at.
+fn nap(sleepers: MutexGuard<'static, Sleepers>) -> MutexGuard<'static, Sleepers> {
+    WOKEN.wait_timeout(sleepers, Duration::from_millis(1)).expect("no panic").0
+}
 
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Deadline) -> Woken {
-        sleep(core::ptr::from_ref(word) as usize, until, || word.load(Ordering::Acquire) == expected)
-    }
-
-    pub(crate) fn wait_low(word: &AtomicU64, expected: u64, until: Deadline) -> Woken {
-        sleep(core::ptr::from_ref(word) as usize, until, || word.load(Ordering::Acquire) as u32 == expected as u32)
-    }
-
-    pub(crate) fn wake(word: &AtomicU32, count: u32) -> usize {
-        rouse(core::ptr::from_ref(word) as usize, count)
-    }
-
-    pub(crate) fn wake_all(word: &AtomicU32) -> usize {
-        wake(word, u32::MAX)
-    }
-
-    pub(crate) fn wake_low(word: &AtomicU64, count: u32) -> usize {
-        rouse(core::ptr::from_ref(word) as usize, count)
-    }
-
-    fn sleep(address: usize, until: Deadline, expected: impl Fn() -> bool) -> Woken {
-        let mut sleepers = SLEEPERS.lock().expect("no panic");
-        if !expected() {
-            return Woken::Changed;
-        }
-        let me = sleepers.0;
-        sleepers.0 += 1;
-        sleepers.1.push((me, address));
-        while sleepers.1.iter().any(|(number, _)| *number == me) {
-            if until.has_passed() {
-                sleepers.1.retain(|(number, _)| *number != me);
-                return Woken::TimedOut;
-            }
-            sleepers = WOKEN.wait_timeout(sleepers, SLICE).expect("no panic").0;
-        }
-        Woken::Changed
-    }
-
-    fn rouse(address: usize, count: u32) -> usize {
-        let mut sleepers = SLEEPERS.lock().expect("no panic");
-        let mut woken = 0;
-        sleepers.1.retain(|(_, at)| {
-            let stays = *at != address || woken == count as usize;
-            woken += usize::from(!stays);
-            stays
-        });
-        if woken > 0 {
-            WOKEN.notify_all();
-        }
-        woken
-    }
+fn notify() {
+    WOKEN.notify_all();
 }
 
 /// Events nobody looks at.
@@ -400,51 +359,5 @@ pub(crate) mod process {
         pub(crate) fn is_same_process(self, other: Self) -> bool {
             self.pid() == other.pid()
         }
-    }
-}
-
-/// A cell of 256 bytes.
-#[derive(Debug)]
-pub(crate) struct Cell {
-    words: Vec<AtomicU64>,
-}
-
-/// Not here: no condition spills.
-#[derive(Debug)]
-pub(crate) struct Arena;
-
-impl Cell {
-    pub(crate) fn new() -> Self {
-        Self { words: (0..32).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    pub(crate) fn word64(&self, at: usize) -> &AtomicU64 {
-        &self.words[at / 8]
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.words.len() * 8
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(crate) fn offset(&self) -> usize {
-        0
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(crate) fn arena(&self) -> &'static Arena {
-        &Arena
-    }
-}
-
-impl Arena {
-    #[allow(clippy::unused_self)]
-    pub(crate) fn waiters(&self) -> (&[AtomicU64], &AtomicU64) {
-        unreachable!("a condition has room for the waiters of a case")
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(crate) fn provide_waiters(&self, _: usize, _: usize) -> crate::error::Result<()> {
-        unreachable!("as above")
     }
 }
