@@ -122,7 +122,7 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
         class_, ctx = synchronize.Lock, self.get_context()
         # Handing the arguments to its `__init__` takes longer than what that does.
         if class_.__init__ is synchronize._lock_init:
-            return synchronize._new_mutex(class_, robust)
+            return synchronize._make_lock(class_, robust)
         return class_(ctx=ctx, robust=robust)
 
     def RLock(self, *, robust: bool = False) -> Any:
@@ -130,7 +130,7 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
         synchronize = _modules.get("synchronize") or _load("synchronize")
         class_, ctx = synchronize.RLock, self.get_context()
         if class_.__init__ is synchronize._rlock_init:
-            return synchronize._new_mutex(class_, robust)
+            return synchronize._make_rlock(class_, robust)
         return class_(ctx=ctx, robust=robust)
 
     def Condition(self, lock: Any = None) -> Any:

@@ -101,7 +101,7 @@ class BoundedSemaphore(Semaphore, _standard.BoundedSemaphore):  # type: ignore[n
 
 
 for _class in (Lock, RLock, Semaphore, BoundedSemaphore):
-    _rsmp.own_methods(_class)
+    _class._own_methods(_class)
 del _class
 
 
@@ -188,7 +188,7 @@ class Barrier(_rsmp.Barrier, _standard.Barrier):  # type: ignore[name-defined,mi
 
 
 _lock_init, _rlock_init = Lock.__init__, RLock.__init__
-"""As long as the classes have these, a context makes their objects by the next function."""
-_new_mutex = _rsmp.new_mutex
+_make_lock, _make_rlock = _rsmp.Lock._make, _rsmp.RLock._make
+"""By these a context makes objects of classes that have those."""
 
 _stdlib.unannotate(__name__)

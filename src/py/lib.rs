@@ -132,10 +132,6 @@ mod _rsmp {
     #[pymodule_export]
     use super::synchronize::Semaphore;
     #[pymodule_export]
-    use super::synchronize::new_mutex;
-    #[pymodule_export]
-    use super::synchronize::own_methods;
-    #[pymodule_export]
     use super::wait::wait;
 
     #[pymodule_init]

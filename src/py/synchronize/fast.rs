@@ -6,7 +6,8 @@
 //!
 //! # Safety
 //! The functions are reached only through method descriptors of the class `T` or a subclass of it, which check that `self`
-//! is one of its instances, and with the interpreter attached. Classes are frozen: a shared reference to the Rust value is always valid.
+//! is one of its instances, and with the interpreter attached. Classes are frozen: a shared reference to the Rust value is
+//! always valid.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_int};

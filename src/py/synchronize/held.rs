@@ -123,6 +123,13 @@ macro_rules! methods {
                 Self::default()
             }
 
+            /// Gives `class`, which derives from this one, methods of its own: the interpreter takes a shorter way to a
+            /// method of an object's very class than to one of its base.
+            #[staticmethod]
+            fn _own_methods(class: &Bound<'_, pyo3::types::PyType>) -> PyResult<()> {
+                super::fast::add_methods::<Self>(class)
+            }
+
             fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, pyo3::types::PyTuple>> {
                 Primitive::share(slf)
             }
@@ -182,6 +189,14 @@ macro_rules! mutex_methods {
             /// Gives the lock its memory, free.
             fn _open(&self, robust: bool) -> PyResult<()> {
                 self.open(robust)
+            }
+
+            /// A new `class`, which derives from this one, without its `__init__`.
+            #[staticmethod]
+            fn _make<'py>(class: &Bound<'py, pyo3::types::PyType>, robust: bool) -> PyResult<Bound<'py, Self>> {
+                let made = super::fast::instance::<Self>(class)?;
+                made.get().open(robust)?;
+                Ok(made)
             }
 
             /// Return whether somebody holds the lock.

@@ -6,9 +6,9 @@
 
 use std::sync::OnceLock;
 
-use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyTuple;
 use rsmp_core::Deadline;
 use rsmp_core::shm::arena::{self, Cell};
 use rsmp_core::shm::waits::Kind;
@@ -40,35 +40,6 @@ pub(crate) fn complete(py: Python<'_>) -> PyResult<()> {
     fast::add_methods::<Lock>(&py.get_type::<Lock>())?;
     fast::add_methods::<RLock>(&py.get_type::<RLock>())?;
     fast::add_methods::<Semaphore>(&py.get_type::<Semaphore>())
-}
-
-/// Gives `class`, which is made of one of the classes here, methods of its own: the interpreter takes a shorter way to a
-/// method of an object's very class than to one of its base.
-#[pyfunction]
-pub(crate) fn own_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
-    if class.is_subclass_of::<Lock>()? {
-        fast::add_methods::<Lock>(class)
-    } else if class.is_subclass_of::<RLock>()? {
-        fast::add_methods::<RLock>(class)
-    } else if class.is_subclass_of::<Semaphore>()? {
-        fast::add_methods::<Semaphore>(class)
-    } else {
-        Err(PyTypeError::new_err(format!("{class} is made of no lock and no semaphore of rsmp")))
-    }
-}
-
-/// A new `class`, which is made of `Lock` or `RLock`, without calling its `__init__`.
-#[pyfunction]
-pub(crate) fn new_mutex<'py>(class: &Bound<'py, PyType>, robust: bool) -> PyResult<Bound<'py, PyAny>> {
-    if class.is_subclass_of::<Lock>()? {
-        let lock = fast::instance::<Lock>(class)?;
-        lock.get().open(robust)?;
-        Ok(lock.into_any())
-    } else {
-        let lock = fast::instance::<RLock>(class)?;
-        lock.get().open(robust)?;
-        Ok(lock.into_any())
-    }
 }
 
 const TOO_MANY: &str = "semaphore or lock released too many times";
