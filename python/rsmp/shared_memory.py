@@ -62,7 +62,12 @@ class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
 
     def _make(self, size: int) -> _rsmp.Segment:
         # Looked up each time: tests and packages replace it.
-        while (make := _standard._make_filename) is not _usual_filename or self._flags != _CREATE:
+        make = _standard._make_filename
+        if make is _usual_filename and self._flags == _CREATE:
+            prefix, length = _standard._SHM_NAME_PREFIX, _standard._SHM_SAFE_NAME_LENGTH
+            self._name, segment = _rsmp.Segment.create_unnamed(prefix, length, size, self._mode)
+            return segment
+        while True:
             name = make()
             try:
                 segment = self._open(name, size)
@@ -70,9 +75,6 @@ class SharedMemory(_standard.SharedMemory):  # type: ignore[name-defined,misc]
                 continue
             self._name = name
             return segment
-        prefix, length = _standard._SHM_NAME_PREFIX, _standard._SHM_SAFE_NAME_LENGTH
-        self._name, segment = _rsmp.Segment.create_unnamed(prefix, length, size, self._mode)
-        return segment
 
     def _open(self, name: str, size: int) -> _rsmp.Segment:
         if self._flags & os.O_EXCL:

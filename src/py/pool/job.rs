@@ -168,13 +168,9 @@ impl Job {
                         list.bind(py).set_item(start, ending.value)?;
                     } else {
                         let items = ending.value.bind(py).cast::<PyList>()?;
-                        if items.len() == end.saturating_sub(start) {
-                            list.bind(py).set_slice(start, end, items)?;
-                        } else {
-                            for (offset, item) in items.iter().take(end.saturating_sub(start)).enumerate() {
-                                list.bind(py).set_item(start + offset, item)?;
-                            }
-                        }
+                        let count = items.len().min(end.saturating_sub(start));
+                        let items = if count == items.len() { items.clone() } else { items.get_slice(0, count) };
+                        list.bind(py).set_slice(start, start + count, &items)?;
                         _dropped = ending.value;
                     }
                 } else {
