@@ -12,7 +12,9 @@ PACKAGE = ROOT / "python" / "rsmp"
 CORE = ROOT / "src" / "core"
 BINDING = ROOT / "src" / "py"
 
-pytestmark = pytest.mark.skipif(not CORE.is_dir(), reason="reads the sources, which an installed package does not have")
+pytestmark = pytest.mark.skipif(
+    not CORE.is_dir(), reason="checks the Rust and Python sources, which come with a checkout and not with a wheel"
+)
 
 
 def rust(*folders: Path) -> list[Path]:

@@ -50,7 +50,7 @@ def test_a_program_that_unlinks_hears_nothing_of_it():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.rsmp_only("the standard library of 3.14 loses the name whose message finds that out")
+@pytest.mark.rsmp_only("from 3.14 on a standard program forgets the name by which it noticed that the tracker was dead")
 def test_a_tracker_that_was_killed_is_started_again():
     done = run(f"""if 1:
         import os, signal, {library.__name__}.shared_memory as module
@@ -128,7 +128,9 @@ def in_the_middle_of_a_call(name, path):
 
 def test_what_comes_in_the_middle_of_a_call_to_the_tracker(mp):
     if not hasattr(resource_tracker._resource_tracker._lock, "_recursion_count"):
-        pytest.skip("the tracker of this version has a plain lock: the standard library waits for itself")
+        pytest.skip(
+            "in early releases of Python 3.11 whoever calls the tracker in the middle of a call waits for itself"
+        )
     path = f"rsmp-test-{os.getpid()}"
     found = in_the_middle_of_a_call(library.__name__, path)
     assert found == in_the_middle_of_a_call("multiprocessing", path)
@@ -171,7 +173,7 @@ def test_the_tracker_says_what_the_standard_one_says(mp, messages):
     assert said_of(library.__name__, messages) == said_of("multiprocessing", messages)
 
 
-@pytest.mark.rsmp_only("the standard tracker has imported everything long before")
+@pytest.mark.rsmp_only("a standard tracker imports everything when it starts, so there is no import to fail at the end")
 def test_names_are_removed_though_the_tracker_can_import_nothing_any_more():
     done = run("""if 1:
         import os

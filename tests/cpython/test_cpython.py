@@ -14,7 +14,9 @@ METHODS = ("fork", "spawn", "forkserver")
 def test_the_interpreters_own_suite(mp, method):
     pytest.importorskip("test._test_multiprocessing", reason="this interpreter comes without its tests")
     if mp.__name__ not in ("rsmp", "multiprocessing"):
-        pytest.skip(f"the suite knows rsmp and the standard library, not {mp.__name__}")
+        pytest.skip(
+            f"CPython's suite tests what `import multiprocessing` gives; nothing puts {mp.__name__} in its place"
+        )
     plain = ["--plain"] if mp.__name__ == "multiprocessing" else []
     command = [sys.executable, str(Path(__file__).with_name("run.py")), "--methods", method, *plain]
     ran = subprocess.run(command, capture_output=True, text=True)

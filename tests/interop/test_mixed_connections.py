@@ -17,7 +17,8 @@ LIBRARIES = {"rsmp": rsmp, "multiprocessing": multiprocessing}
 METHODS = ("fork", "spawn", "forkserver")
 
 pytestmark = pytest.mark.skipif(
-    multiprocessing is rsmp, reason="between two libraries: rsmp stands in for the other one"
+    multiprocessing is rsmp,
+    reason="connects rsmp with the standard library, and `rsmp.install()` has put rsmp in its place",
 )
 
 VALUES = [
