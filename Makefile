@@ -20,6 +20,7 @@ develop: $(BIN)/.ready ## build the extension into .venv (optimised)
 	@echo 'building the extension (a few minutes the first time; target/build.log)'
 	@PATH=$(abspath $(BIN)):$$PATH VIRTUAL_ENV=$(abspath $(VENV)) \
 		$(BIN)/maturin develop --release > target/build.log 2>&1 || { cat target/build.log; exit 1; }
+	@$(BIN)/python -m compileall -q python/rsmp # as pip does when it installs a package
 
 demo: develop ## run the examples on multiprocessing and on rsmp, compare outputs and times
 	@$(BIN)/python tools/demo.py

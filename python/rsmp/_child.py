@@ -153,12 +153,13 @@ class _Nobody:
 def prepare_rehearsal() -> None:
     """Make in the fork server what `rehearse` needs in each child."""
     global _part
-    import pickle
+    # The pure Python part of pickle, which brings re and enum, is not needed to write and to read.
+    from _pickle import dumps
 
     current = _process.current_process()
     part = {"name": current.name, "authkey": bytes(current.authkey), "sys_path": sys.path, "sys_argv": sys.argv}
     part |= {"dir": os.getcwd(), "orig_dir": _process.ORIGINAL_DIR, "start_method": "forkserver"}
-    _part = pickle.dumps(part) + pickle.dumps(_Nobody())
+    _part = dumps(part) + dumps(_Nobody())
 
 
 _part = b""
@@ -177,7 +178,6 @@ def rehearse() -> None:
 
 def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
     """Return the process object in ``file``, after preparing this process for it, and the data that prepared it."""
-    # The pure Python part of pickle is not needed to read.
     from _pickle import load as unpickle
 
     current = _process.current_process()

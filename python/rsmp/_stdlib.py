@@ -8,12 +8,12 @@ from the standard module, so that a patch made on one side is seen on the other.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import sys
 from _frozen_importlib import module_from_spec
 from _frozen_importlib_external import PathFinder
-from _thread import RLock
 from types import FunctionType, ModuleType
+
+from rsmp import _deferred
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,89 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["import_main", "load", "loaded", "mirror", "package", "replaced", "unannotate", "when_loaded"]
 
 
-class _Deferred(ModuleType):
-    """A standard module that is executed when a name in it is first used."""
-
-    def __getattribute__(self, name: str) -> Any:
-        # Importing the module again looks at its spec.
-        if name not in ("__class__", "__name__", "__spec__"):
-            _complete(self)
-        return ModuleType.__getattribute__(self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _complete(self)
-        ModuleType.__setattr__(self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        _complete(self)
-        ModuleType.__delattr__(self, name)
-
-
-def _complete(module: ModuleType) -> None:
-    """Execute a deferred module once; other threads wait for it, and the module itself gets at its own names."""
-    spec: Any = ModuleType.__getattribute__(module, "__spec__")
-    # A lock for each module: what one of them imports may be waiting for another of them, in another thread.
-    with _completing[spec.name]:
-        if type(module) is not _Deferred or spec.loader_state == "executing":
-            return
-        spec.loader_state = "executing"
-        try:
-            spec.loader.exec_module(module)
-            ModuleType.__setattr__(module, "__class__", ModuleType)
-        finally:
-            spec.loader_state = None
-        action = _afterwards.pop(spec.name, None)
-        if action is not None:
-            action(module)
-
-
-_completing: dict[str, RLock] = {}
-_afterwards: dict[str, Callable[[ModuleType], object]] = {}
-
-
-def _deferred(full: str, path: Any) -> ModuleType | None:
-    """Return a deferred standard module, or None if it is not found in the usual way (frozen programs)."""
-    spec = PathFinder.find_spec(full, path)
-    if spec is None or spec.loader is None:
-        return None
-    module: Any = module_from_spec(spec)
-    _completing[full] = RLock()
-    module.__class__ = _Deferred
-    return module  # type: ignore[no-any-return]
-
-
 def _import_package() -> ModuleType:
-    """Import the standard package without what brings half of the time it takes: pickle and socket, signal and enum.
+    """Import the standard package without what brings half of the time it takes (see `_deferred`)."""
+    import multiprocessing.context
 
-    Those come with the first use of the standard ``reduction`` and of ``signal``.
-    """
-    full = "multiprocessing.reduction"
-    parent = None if "multiprocessing" in sys.modules else PathFinder.find_spec("multiprocessing")
-    module = None if parent is None else _deferred(full, parent.submodule_search_locations)
-    if module is None:
-        import multiprocessing.reduction
-
-        return multiprocessing
-    sys.modules[full] = module
-    # The standard `process` reads the numbers of the signals from it. Without threading nobody else is importing now.
-    signals = None if {"signal", "threading"} & sys.modules.keys() else _deferred("signal", None)
-    if signals is not None:
-        sys.modules["signal"] = _signal
-    try:
-        import multiprocessing
-    except BaseException:
-        del sys.modules[full]
-        raise
-    finally:
-        if signals is not None:
-            sys.modules["signal"] = signals
-    multiprocessing.__dict__["reduction"] = module
-    if signals is not None:
-        multiprocessing.process.__dict__["signal"] = signals
     return multiprocessing
 
 
-package: Any = _import_package()
+package: Any = _deferred.sparing(_import_package)
 
 _loaded: dict[str, ModuleType] = {
     "": package,
@@ -115,25 +40,38 @@ _loaded: dict[str, ModuleType] = {
 }
 
 
+def _register_sockets(module: Any) -> None:
+    """Let the reducers know the class of sockets, now that there is one; until then they had that of the C module."""
+    reduction: Any = loaded("reduction")
+    reducers = {} if reduction is None else reduction.ForkingPickler._extra_reducers
+    reducer = reducers.pop(module._socket.socket, None)
+    if reducer is not None:
+        reducers[module.socket] = reducer
+
+
+_deferred.when_executed("socket", _register_sockets)
+
+
 def loaded(name: str) -> ModuleType | None:
     """Return the standard submodule ``name`` if anything has used it."""
     module = _loaded.get(name)
     if module is None and sys.modules.get("multiprocessing") is package:
         module = sys.modules.get(f"multiprocessing.{name}")
-    return None if type(module) is _Deferred else module
+    return None if type(module) is _deferred.Deferred else module
 
 
 def when_loaded(name: str, action: Callable[[ModuleType], object]) -> None:
     """Call ``action`` with the standard submodule ``name``: now, or when something in it is first used."""
-    module = loaded(name) or _deferred(f"multiprocessing.{name}", package.__path__) or load(name)
-    if type(module) is not _Deferred:
+    full = f"multiprocessing.{name}"
+    module = loaded(name) or _deferred.defer(full, package.__path__) or load(name)
+    if type(module) is not _deferred.Deferred:
         action(module)
         return
-    _afterwards[f"multiprocessing.{name}"] = action
+    _deferred.when_executed(full, action)
     _loaded[name] = module
     package.__dict__[name] = module
     if sys.modules.get("multiprocessing") is package:
-        sys.modules[f"multiprocessing.{name}"] = module
+        sys.modules[full] = module
 
 
 def load(name: str) -> ModuleType:
@@ -147,7 +85,7 @@ def load(name: str) -> ModuleType:
         return module
     full = "multiprocessing." + name
     if sys.modules.get("multiprocessing") is package:
-        __import__(full)
+        _deferred.sparing(__import__, full)
         return _loaded.setdefault(name, sys.modules[full])
     existing = sys.modules.get(full)
     if existing is not None and not existing.__name__.startswith("rsmp"):
@@ -159,7 +97,7 @@ def load(name: str) -> ModuleType:
     module = module_from_spec(spec)
     _loaded[name] = module
     try:
-        spec.loader.exec_module(module)
+        _deferred.sparing(spec.loader.exec_module, module)
     except BaseException:
         del _loaded[name]
         raise
@@ -220,7 +158,7 @@ def unannotate(name: str) -> None:
     what it gives for the standard function; users' checkers read the stubs.
     """
     for value in list(vars(sys.modules[name]).values()):
-        if getattr(value, "__module__", None) == name:
+        if not isinstance(value, ModuleType) and getattr(value, "__module__", None) == name:
             for member in list(vars(value).values()) if isinstance(value, type) else [value]:
                 _unannotate(member)
 

@@ -71,10 +71,14 @@ def _run_thread(engine: _rsmp.PoolEngine, initializer: Callable[..., object] | N
 
 
 def _wrapped(error: BaseException, function: Any) -> Any:
-    standard = _stdlib.load("pool")
-    if function is standard._helper_reraises_exception:
+    try:
+        standard = _stdlib.load("pool")
+        if function is standard._helper_reraises_exception:
+            return error
+        return standard.ExceptionWithTraceback(error, error.__traceback__)
+    except (ImportError, OSError, MemoryError):
+        # A task that leaves no descriptor to read `traceback` by has an error of its own to tell of.
         return error
-    return standard.ExceptionWithTraceback(error, error.__traceback__)
 
 
 def _bare(error: BaseException, function: Any) -> Any:

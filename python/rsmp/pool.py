@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _standard = _stdlib.mirror(__name__)
+# Executes the deferred module here, not in each worker that is forked: one may be out of descriptors by then.
+_ForkingPickler: Any = _stdlib.load("reduction").ForkingPickler
 _ProcessError: type[Exception] = _stdlib.package.ProcessError
 
 INIT = _standard.INIT
@@ -69,15 +71,10 @@ class BrokenPoolError(_ProcessError):  # type: ignore[misc,valid-type]
 
 
 def _how(exitcode: int | None) -> str:
-    import signal
-
     if exitcode is None or exitcode >= 0:
         return f"ended with exit code {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    return f"was killed by {name}"
+    name: str | None = _stdlib.load("process")._exitcode_to_name.get(exitcode)
+    return f"was killed by {name.removeprefix('-') if name else f'signal {-exitcode}'}"
 
 
 def _lost(pid: int, exitcode: int | None, retries: int, func: Any, index: int) -> WorkerLostError:

@@ -7,9 +7,9 @@ inherited Python methods run instead and call the replacement.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import posix
-import signal
 import sys
 
 from rsmp import _child, _rsmp, _stdlib
@@ -95,7 +95,7 @@ class Popen(_rsmp.Child, _standard.Popen):  # type: ignore[name-defined,misc]
         try:
             self._adopt(pid)
         except BaseException:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, _signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
 

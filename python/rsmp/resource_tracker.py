@@ -5,6 +5,7 @@ Where rsmp starts it, its process is `_tracker`, which does the same with less t
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import os
 import sys
@@ -93,8 +94,6 @@ def _start(tracker: Any) -> None:
 
     Does nothing in a frozen program, where the standard command line is looked for, and in the middle of another call.
     """
-    import signal
-
     if getattr(sys, "frozen", False) or _is_in_use(tracker):
         return
     with tracker._lock:
@@ -110,13 +109,13 @@ def _start(tracker: Any) -> None:
             standard = _stdlib.import_main("resource_tracker")
             program = _PROGRAM.format(folder=folder, standard=standard, descriptor=reader)
             line = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-S", "-c", program]
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            before = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
             try:
                 # Until it ignores them: Ctrl-C is for the program. Handlers may run, and raise, in here.
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+                _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT, _signal.SIGTERM})
                 pid = util.spawnv_passfds(spawn.get_executable(), line, passed)
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
         except BaseException:
             os.close(writer)
             raise

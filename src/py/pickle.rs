@@ -9,7 +9,7 @@
 use std::sync::LazyLock;
 
 use crossbeam::queue::ArrayQueue;
-use pyo3::exceptions::{PyKeyError, PyMemoryError};
+use pyo3::exceptions::{PyKeyError, PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyType};
@@ -121,7 +121,7 @@ impl Sink {
             return Ok(());
         }
         // A long buffer inside the pickle, as it is; `PickleBuffer.raw` takes any that lies in one piece.
-        let raw = data.py().import("pickle")?.getattr("PickleBuffer")?.call1((data,))?.call_method0("raw")?;
+        let raw = data.py().import("_pickle")?.getattr("PickleBuffer")?.call1((data,))?.call_method0("raw")?;
         let buffer = PyBuffer::<u8>::get(&raw)?;
         let start = self.bytes.len();
         make_room(&mut self.bytes, buffer.len_bytes())?;
@@ -310,13 +310,9 @@ fn standard(py: Python<'_>) -> PyResult<&Standard> {
 impl Unused {
     fn find(py: Python<'_>) -> PyResult<Option<Self>> {
         let borrowed = py.import("rsmp._stdlib")?;
-        let (module, deferred) = (borrowed.call_method1("load", ("reduction",))?, borrowed.getattr("_Deferred")?);
+        let (module, deferred) = (borrowed.call_method1("load", ("reduction",))?, py.import("rsmp._deferred")?.getattr("Deferred")?);
         let loads = py.import("_pickle")?.getattr("loads")?;
-        let modules = py.import("sys")?.getattr("modules")?;
-        if let Some(pickle) = modules.cast::<PyDict>()?.get_item("pickle")?
-            // It has none while another thread imports it.
-            && pickle.getattr_opt("loads")?.is_some_and(|theirs| !theirs.is(&loads))
-        {
+        if !known_loads(py)?.is(&loads) {
             return Ok(None);
         }
         let context = borrowed.call_method1("load", ("context",))?.getattr("__dict__")?.cast_into::<PyDict>()?;
@@ -336,6 +332,20 @@ impl Unused {
     }
 }
 
+/// What `pickle.loads` is, without the import of `pickle` that nobody has asked for: re and enum come with it.
+fn known_loads(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let own = py.import("_pickle")?.getattr("loads")?;
+    let module = py.import("rsmp._deferred")?.call_method1("executed", ("pickle",))?;
+    // It has none while another thread imports it.
+    Ok(module.getattr_opt("loads")?.unwrap_or(own))
+}
+
+/// The protocol of a pickler that is not told one: the second byte of all it writes.
+fn default_protocol(pickle: &Bound<'_, PyAny>) -> PyResult<u8> {
+    let written = pickle.call_method1("dumps", (pickle.py().None(),))?;
+    written.cast::<PyBytes>()?.as_bytes().get(1).copied().ok_or_else(|| PyRuntimeError::new_err("an empty pickle"))
+}
+
 const METHODS: [&str; 3] = ["__init__", "dumps", "loads"];
 
 impl Standard {
@@ -345,12 +355,13 @@ impl Standard {
         let module = load.call1(("reduction",))?;
         // Bound to the class when the module was executed, whatever has the name `ForkingPickler` by now.
         let class = module.getattr("register")?.getattr("__self__")?.cast_into::<PyType>()?;
-        let pickle = py.import("pickle")?;
+        let pickle = py.import("_pickle")?;
         let [init, dumps, loads] = own_methods(&class)?;
         let replaced = |function: &Bound<'_, PyAny>| -> PyResult<bool> {
             borrowed.call_method1("replaced", (&module, function))?.is_truthy()
         };
-        let untouched = loads.is(&pickle.getattr("loads")?)
+        let known = known_loads(py)?;
+        let untouched = loads.is(&known)
             && !replaced(&init)?
             && !replaced(&dumps.getattr_opt("__func__")?.unwrap_or(dumps.clone()))?;
         // With others in their place already, nothing is what it was.
@@ -364,9 +375,9 @@ impl Standard {
             class: class.unbind(),
             methods,
             reducers: Py::new(py, reducers)?,
-            pickler: py.import("_pickle")?.getattr("Pickler")?.unbind(),
-            protocol: pickle.getattr("DEFAULT_PROTOCOL")?.extract()?,
-            loads: pickle.getattr("loads")?.unbind(),
+            pickler: pickle.getattr("Pickler")?.unbind(),
+            protocol: default_protocol(&pickle)?,
+            loads: known.unbind(),
         })
     }
 
