@@ -156,6 +156,8 @@ def prepare_rehearsal() -> None:
     # The pure Python part of pickle, which brings re and enum, is not needed to write and to read.
     from _pickle import dumps
 
+    # Executed here, not in each child: setting the start method looks at it.
+    _ = _stdlib.load("reduction").HAVE_SEND_HANDLE
     current = _process.current_process()
     part = {"name": current.name, "authkey": bytes(current.authkey), "sys_path": sys.path, "sys_argv": sys.argv}
     part |= {"dir": os.getcwd(), "orig_dir": _process.ORIGINAL_DIR, "start_method": "forkserver"}

@@ -1,11 +1,12 @@
-"""Modules that are executed when a name in them is first used.
+"""Modules that the standard package imports and hardly any program uses, executed when somebody does.
 
-The standard package imports, before its first line runs, what it needs for a connection between machines, a traceback
-or a new interpreter: pickle and re, socket and selectors, tempfile and random, subprocess. Most programs, and most
-children, never use them. What a module's own code asks of them while it is imported is answered from the C modules that
-they are made of, or by a stand-in that does the same later (`ANSWERS`).
+The standard package imports, before its first line runs, what it needs for a connection between machines or a new
+interpreter: pickle and re, socket and selectors, tempfile and random, subprocess. Here such a module is made and not
+executed until the program imports it or somebody uses a name in it. What the standard package's own code asks of it
+while that is imported is answered from the C module that the name comes from, or by a stand-in that does the same later
+(`ANSWERS`).
 
-Like the standard `importlib.util.LazyLoader`, with a lock for each module and without importing anything itself.
+A relative of the standard `importlib.util.LazyLoader`; that one defers what the program imports, too.
 """
 
 from __future__ import annotations
@@ -13,31 +14,41 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import os
 import sys
-from _frozen_importlib_external import PathFinder
+from _frozen_importlib import module_from_spec
+from _frozen_importlib_external import SourceFileLoader, SourcelessFileLoader
 from _thread import RLock, get_ident
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from typing import Any
 
+    Answer = Callable[[ModuleType, dict[str, Any]], Any]
+
 __all__ = ["Deferred", "defer", "executed", "sparing", "when_executed"]
+
+_AT_HAND = {"__cached__", "__class__", "__file__", "__loader__", "__name__", "__package__"}
+"""What a module has before it is executed."""
 
 
 class Deferred(ModuleType):
-    """A module that is executed when a name in it is first used."""
+    """A module that is executed when a name in it is first used, or when others than the standard package import it."""
 
     def __getattribute__(self, name: str) -> Any:
-        # Importing the module again looks at its spec, importing a name from it at its path.
-        if name not in ("__class__", "__name__", "__spec__"):
+        if name not in _AT_HAND:
             spec: Any = ModuleType.__getattribute__(self, "__spec__")
-            if name == "__path__" and spec.submodule_search_locations is None:
-                raise AttributeError(f"module {spec.name!r} has no attribute '__path__'")
-            answers = _answers(spec.name, sys._getframe(1).f_globals)
-            if name in answers:
-                return answers[name](self)
+            asking = _asking()
+            if asking is not None:
+                # An import statement looks at the spec, one that imports a name from the module at its path.
+                if name == "__spec__":
+                    return spec
+                if name == "__path__" and spec.submodule_search_locations is None:
+                    raise AttributeError(f"module {spec.name!r} has no attribute '__path__'")
+                importing = get_ident() in _sparing and not asking["__name__"].startswith("rsmp")
+                if name in ANSWERS.get(spec.name, ()) and (importing or name in _AT_ANY_TIME):
+                    return ANSWERS[spec.name][name](self, asking)
             _execute(self)
         return ModuleType.__getattribute__(self, name)
 
@@ -48,6 +59,30 @@ class Deferred(ModuleType):
     def __delattr__(self, name: str) -> None:
         _execute(self)
         ModuleType.__delattr__(self, name)
+
+
+def _asking() -> dict[str, Any] | None:
+    """Return the globals of the code that uses a deferred module, if it is the standard package's or ours."""
+    try:
+        names = sys._getframe(2).f_globals
+    except ValueError:  # the interpreter itself
+        return None
+    package = str(names.get("__name__")).partition(".")[0]
+    return names if package in ("multiprocessing", "rsmp") else None
+
+
+class _State:
+    """How far a deferred module is."""
+
+    def __init__(self) -> None:
+        # One for each process: that of the parent may have been held by another thread when this one was forked.
+        self.locks: dict[int, RLock] = {}
+        self.executing = 0
+        self.afterwards: list[Callable[[ModuleType], object]] = []
+
+    def lock(self) -> RLock:
+        # `setdefault` as two threads may need it at once.
+        return self.locks.setdefault(os.getpid(), RLock())
 
 
 class _Loader:
@@ -62,39 +97,39 @@ class _Loader:
 
     def exec_module(self, module: Any) -> None:
         module.__spec__.loader = module.__loader__ = self.loader
-        _locks[module.__name__] = RLock()
+        module.__spec__.loader_state = _State()
         module.__class__ = Deferred
 
 
 class _Finder:
-    """Finds the modules that one thread is to import deferred, until that is over."""
-
-    def __init__(self, thread: int) -> None:
-        self.thread = thread
+    """Finds the modules that a thread is to import deferred."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in ANSWERS or get_ident() != self.thread:
+        if name not in ANSWERS or get_ident() not in _sparing:
             return None
-        package = name.rpartition(".")[0]
-        if package and sys.modules[package].__name__ != package:
-            return None
-        return _found(name, path)
+        return _found(name, path, target)
 
 
-def _found(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """Return the spec of a module to be deferred, or None if it is not found in the usual way (frozen programs)."""
-    spec = PathFinder.find_spec(name, path)
-    if spec is None or spec.loader is None:
-        return None
-    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-    return spec
+def _found(name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+    """Return the spec as the other finders have it, deferred if the module is an ordinary file."""
+    for finder in list(sys.meta_path):
+        if isinstance(finder, _Finder):
+            continue
+        find: Any = getattr(finder, "find_spec", None)
+        spec = None if find is None else find(name, path, target)
+        if spec is not None:
+            # Others than these watch what is imported, or get it from elsewhere.
+            if type(spec.loader) in (SourceFileLoader, SourcelessFileLoader):
+                spec.loader = _Loader(spec.loader)
+            return spec  # type: ignore[no-any-return]
+    return None
 
 
-_locks: dict[str, RLock] = {}
-_executing: dict[str, int] = {}
-"""The process that executes a module."""
-_afterwards: dict[str, Callable[[ModuleType], object]] = {}
 _sparing: set[int] = set()
+"""The threads that import standard modules."""
+
+# For good: importlib goes through the list while other threads import, and one that shrank would lack a finder.
+sys.meta_path.insert(0, _Finder())
 
 
 def sparing(action: Callable[..., Any], *arguments: Any) -> Any:
@@ -102,26 +137,20 @@ def sparing(action: Callable[..., Any], *arguments: Any) -> Any:
     thread = get_ident()
     if thread in _sparing:
         return action(*arguments)
-    finder: Any = _Finder(thread)
     _sparing.add(thread)
-    sys.meta_path.insert(0, finder)
     try:
         return action(*arguments)
     finally:
         _sparing.discard(thread)
-        if finder in sys.meta_path:
-            sys.meta_path.remove(finder)
 
 
 def defer(name: str, path: Any) -> ModuleType | None:
     """Return the module ``name``, deferred and not yet in ``sys.modules``, or None if it cannot be."""
-    from _frozen_importlib import module_from_spec
-
-    spec = _found(name, path)
-    if spec is None:
+    spec: Any = _found(name, path)
+    if spec is None or type(spec.loader) is not _Loader:
         return None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    module: ModuleType = module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -131,67 +160,97 @@ def executed(name: str) -> ModuleType | None:
     return None if type(module) is Deferred else module
 
 
-def when_executed(name: str, action: Callable[[ModuleType], object]) -> None:
-    """Call ``action`` with the module when the deferred module ``name`` has been executed."""
-    _afterwards[name] = action
+def when_executed(module: ModuleType, action: Callable[[ModuleType], object]) -> None:
+    """Call ``action`` with the module once it has been executed: now, or before others see it so."""
+    spec: Any = ModuleType.__getattribute__(module, "__spec__")
+    if type(module) is Deferred:
+        state = spec.loader_state
+        with state.lock():
+            if type(module) is Deferred:
+                state.afterwards.append(action)
+                return
+    action(module)
 
 
 def _execute(module: ModuleType) -> None:
     """Execute a deferred module once; other threads wait for it, and the module itself gets at its own names."""
     spec: Any = ModuleType.__getattribute__(module, "__spec__")
-    process = os.getpid()
-    if _executing.get(spec.name, process) != process:
-        # Another thread did when this process was forked. Looked at here, as a hook of forks would keep alive what
-        # this module refers to, up to the program's own module, while the interpreter ends.
-        _locks[spec.name] = RLock()
-        _executing.pop(spec.name, None)
+    state = spec.loader_state
     # A lock for each module: what one of them imports may be waiting for another of them, in another thread.
-    with _locks[spec.name]:
-        if type(module) is not Deferred or spec.name in _executing:
+    with state.lock():
+        if type(module) is not Deferred or state.executing == os.getpid():
             return
-        _executing[spec.name] = process
+        state.executing = os.getpid()
+        _busy.append(state)
         try:
             sparing(spec.loader.exec_module, module)
-            action = _afterwards.pop(spec.name, None)
-            if action is not None:
-                action(module)
+            while state.afterwards:
+                state.afterwards[0](module)
+                del state.afterwards[0]
             ModuleType.__setattr__(module, "__class__", ModuleType)
         finally:
-            del _executing[spec.name]
+            _busy.remove(state)
+            state.executing = 0
 
 
-def _answers(name: str, asking: Mapping[str, Any]) -> Mapping[str, Callable[[ModuleType], Any]]:
-    """Return what of the module ``name`` is known to the code with the globals ``asking`` before it is executed."""
-    standard = str(asking.get("__name__")).startswith("multiprocessing.")
-    return ANSWERS.get(name, {}) if standard and get_ident() in _sparing else {}
+_busy: list[_State] = []
+
+_PATIENCE = 1.0
+"""Seconds that a fork waits for another thread: that one may be waiting, in an import, for the thread that forks."""
 
 
-def _of(extension: str, *names: str) -> dict[str, Callable[[ModuleType], Any]]:
+def _finish() -> None:
+    """Wait for what other threads are executing: modules that those import would stay locked in a forked child."""
+    for state in list(_busy):
+        if state.executing == os.getpid() and state.lock().acquire(timeout=_PATIENCE):
+            state.lock().release()
+
+
+def _before_fork() -> None:
+    deferred = sys.modules.get("rsmp._deferred")
+    if deferred is not None:
+        deferred._finish()
+
+
+# With names of its own: what the interpreter has registered lives until after the program's modules are cleared, and
+# those of this module lead to them.
+os.register_at_fork(before=FunctionType(_before_fork.__code__, {"sys": sys}))
+
+
+def _of(extension: str, *names: str) -> dict[str, Answer]:
     """Names that a module takes as they are from a module in C, or that only their presence is asked of."""
 
-    def answer(name: str) -> Callable[[ModuleType], Any]:
-        return lambda _: getattr(__import__(extension), name)
+    def answer(name: str) -> Answer:
+        return lambda module, asking: getattr(__import__(extension), name)
 
     return {name: answer(name) for name in names}
 
 
-def _function(name: str) -> Callable[[ModuleType], Any]:
-    """Return what answers with a function that calls the module's function ``name``."""
+def _until_executed(make: Callable[[Any], Callable[..., Any]]) -> Answer:
+    """A function that ``make`` makes for the module; where it was imported to, the module's own takes its place."""
 
-    def answer(module: ModuleType) -> Any:
-        def function(*arguments: Any, **named: Any) -> Any:
-            return getattr(module, name)(*arguments, **named)
+    def answer(module: ModuleType, asking: dict[str, Any]) -> Any:
+        function = make(module)
+        name = function.__qualname__ = function.__name__
 
-        function.__name__ = function.__qualname__ = name
-        function.__module__ = module.__name__
+        def replace(module: ModuleType) -> None:
+            if asking.get(name) is function:
+                asking[name] = getattr(module, name)
+
+        when_executed(module, replace)
         return function
 
     return answer
 
 
-def _interpreter_options(module: Any) -> Callable[[], list[str]]:
-    """Return what answers for the function of `subprocess`, and asks it where the interpreter has options."""
+def _wait(module: Any) -> Callable[..., Any]:
+    def wait(object_list: Any, timeout: float | None = None) -> Any:
+        return module.wait(object_list, timeout)
 
+    return wait
+
+
+def _interpreter_options(module: Any) -> Callable[..., Any]:
     def _args_from_interpreter_flags() -> list[str]:
         flags = {name for name in dir(sys.flags) if name[0] != "_" and name not in _NO_OPTIONS}
         if sys.warnoptions or sys._xoptions or any(getattr(sys.flags, name) for name in flags):
@@ -224,15 +283,21 @@ class _RandomNameSequence:
         return name
 
 
-ANSWERS: dict[str, dict[str, Callable[[ModuleType], Any]]] = {
-    "multiprocessing.connection": {"wait": _function("wait")},
+ANSWERS: dict[str, dict[str, Answer]] = {
+    "multiprocessing.connection": {"wait": _until_executed(_wait)},
     "multiprocessing.reduction": {},
     "pickle": _of("_pickle", "Pickler", "loads"),
     "secrets": {},
-    "signal": {"__dict__": lambda _: _signal.__dict__} | _of("_signal", "SIGINT", "SIGTERM", "pthread_sigmask"),
+    "signal": {"__dict__": lambda module, asking: _signal.__dict__}
+    | _of("_signal", "SIGINT", "SIGTERM", "pthread_sigmask"),
     "socket": _of("_socket", "AF_UNIX", "CMSG_LEN", "SCM_RIGHTS", "socket"),
-    "subprocess": {"_args_from_interpreter_flags": _interpreter_options},
-    "tempfile": {"_RandomNameSequence": lambda _: _RandomNameSequence},
-    "traceback": {},
+    "subprocess": {
+        "_USE_VFORK": lambda module, asking: True,
+        "_args_from_interpreter_flags": _until_executed(_interpreter_options),
+    },
+    "tempfile": {"_RandomNameSequence": lambda module, asking: _RandomNameSequence},
 }
 """The modules that are deferred, and what modules of the standard package ask of each while they are imported."""
+
+_AT_ANY_TIME = {"_USE_VFORK"}
+"""What they ask when they start a new interpreter."""

@@ -40,16 +40,22 @@ _loaded: dict[str, ModuleType] = {
 }
 
 
-def _register_sockets(module: Any) -> None:
-    """Let the reducers know the class of sockets, now that there is one; until then they had that of the C module."""
-    reduction: Any = loaded("reduction")
-    reducers = {} if reduction is None else reduction.ForkingPickler._extra_reducers
-    reducer = reducers.pop(module._socket.socket, None)
-    if reducer is not None:
-        reducers[module.socket] = reducer
+def _know_sockets(reduction: Any) -> None:
+    """Register the class of sockets as soon as there is one; until then the reducers have that of the C module."""
+    import _socket
+
+    reducers: dict[type, Any] = reduction.ForkingPickler._extra_reducers
+
+    def register(socket: Any) -> None:
+        reducer = reducers.pop(_socket.socket, None)
+        if reducer is not None:
+            reducers[socket.socket] = reducer
+
+    if _socket.socket in reducers:
+        _deferred.when_executed(reduction.socket, register)
 
 
-_deferred.when_executed("socket", _register_sockets)
+_deferred.when_executed(package.reduction, _know_sockets)
 
 
 def loaded(name: str) -> ModuleType | None:
@@ -67,7 +73,7 @@ def when_loaded(name: str, action: Callable[[ModuleType], object]) -> None:
     if type(module) is not _deferred.Deferred:
         action(module)
         return
-    _deferred.when_executed(full, action)
+    _deferred.when_executed(module, action)
     _loaded[name] = module
     package.__dict__[name] = module
     if sys.modules.get("multiprocessing") is package:

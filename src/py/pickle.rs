@@ -310,7 +310,8 @@ fn standard(py: Python<'_>) -> PyResult<&Standard> {
 impl Unused {
     fn find(py: Python<'_>) -> PyResult<Option<Self>> {
         let borrowed = py.import("rsmp._stdlib")?;
-        let (module, deferred) = (borrowed.call_method1("load", ("reduction",))?, py.import("rsmp._deferred")?.getattr("Deferred")?);
+        let (module, deferred) =
+            (borrowed.call_method1("load", ("reduction",))?, py.import("rsmp._deferred")?.getattr("Deferred")?);
         let loads = py.import("_pickle")?.getattr("loads")?;
         if !known_loads(py)?.is(&loads) {
             return Ok(None);

@@ -11,13 +11,15 @@ import rsmp
 
 pytestmark = pytest.mark.rsmp_only("the standard package executes them at once")
 
-DEFERRED = ("pickle", "secrets", "signal", "socket", "subprocess", "tempfile", "traceback")
+DEFERRED = ("pickle", "secrets", "signal", "socket", "subprocess", "tempfile")
 
 
-def run(program, *arguments):
+def run(program, *arguments, environment=None):
     """Run ``program`` in an interpreter of its own and return what it prints."""
     command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -50,6 +52,16 @@ def test_a_process_a_queue_and_a_lock_need_none_of_them():
         "process.join()\n"
     )
     assert run(program, *DEFERRED) == []
+
+
+def test_starting_an_interpreter_needs_none_of_them():
+    program = EXECUTED + "import rsmp\nif __name__ == '__main__':\n"
+    program += (
+        "    process = rsmp.get_context('spawn').Process(target=print)\n    process.start()\n    process.join()\n"
+    )
+    program += "    print(*executed())\n"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    assert run(program, *DEFERRED, environment=environment) == []
 
 
 @pytest.mark.parametrize("name", DEFERRED)
@@ -91,9 +103,10 @@ def test_children_get_the_options_that_subprocess_would_give_them(options, tmp_p
         "#\nimport sys\nsys.path[:0] = sys.argv[1:]\n"
         "import rsmp.util, multiprocessing.util, rsmp._deferred\n"
         "given = multiprocessing.util._args_from_interpreter_flags()\n"
-        "import subprocess\n"
         "print(rsmp._deferred.executed('subprocess') is not None)\n"
+        "import subprocess\n"
         "assert given == subprocess._args_from_interpreter_flags(), given\n"
+        "assert subprocess._USE_VFORK is True\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
@@ -136,32 +149,117 @@ def test_threads_that_use_one_at_once_execute_it_once():
     )
 
 
-def test_a_child_forked_while_a_thread_executes_one_executes_it_itself():
-    run(
-        "import rsmp.queues, rsmp.pool, sys, threading, os, time\n"
-        "import traceback, linecache\n"
-        "from importlib.machinery import SourceFileLoader\n"
-        "begun, go_on = threading.Event(), threading.Event()\n"
-        "class Slow(SourceFileLoader):\n"
-        "    def exec_module(self, module):\n"
-        "        if os.getpid() == parent:\n"
-        "            begun.set(); go_on.wait(30)\n"
-        "        super().exec_module(module)\n"
-        "parent = os.getpid()\n"
-        "spec = traceback.__spec__\n"
-        "spec.loader = Slow(spec.name, spec.origin)\n"
-        "thread = threading.Thread(target=lambda: traceback.format_exc)\n"
-        "thread.start(); begun.wait(30)\n"
-        "pid = os.fork()\n"
-        "if pid == 0:\n"
-        "    traceback.format_exc(); os._exit(7)\n"
-        "end = time.monotonic() + 20\n"
-        "while (status := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.monotonic() < end: time.sleep(0.01)\n"
-        "if status[0] == 0: os.kill(pid, 9); os.waitpid(pid, 0)\n"
-        "go_on.set(); thread.join()\n"
-        "assert os.waitstatus_to_exitcode(status[1]) == 7, status\n"
-        "traceback.format_exc()\n"
+SLOW = """
+import os, sys, threading, time, types
+import rsmp.queues
+from importlib.machinery import SourceFileLoader
+class Slow(SourceFileLoader):
+    def exec_module(self, module):
+        if os.getpid() == parent:
+            begun.set()
+            go_on.wait(float(sys.argv[1]))
+        super().exec_module(module)
+parent, begun, go_on = os.getpid(), threading.Event(), threading.Event()
+module = sys.modules["socket"]
+spec = types.ModuleType.__getattribute__(module, "__spec__")
+spec.loader = Slow("socket", module.__file__)
+thread = threading.Thread(target=lambda: __import__("socket"))
+thread.start()
+begun.wait(30)
+pid = os.fork()
+if pid == 0:
+    ready = type(module) is types.ModuleType
+    import socket
+    socket.socketpair()
+    os._exit(7 if ready else 8)
+end = time.monotonic() + 20
+while (status := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.monotonic() < end:
+    time.sleep(0.01)
+if status[0] == 0:
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+go_on.set()
+thread.join()
+import socket
+socket.socketpair()
+print(os.waitstatus_to_exitcode(status[1]))
+"""
+
+
+def test_a_fork_waits_for_a_thread_that_executes_one():
+    assert run(SLOW, "0.3") == ["7"]
+
+
+def test_a_child_executes_itself_what_a_thread_did_not_get_done_before_the_fork():
+    assert run(SLOW, "30") == ["8"]
+
+
+@pytest.mark.parametrize("name", DEFERRED)
+def test_a_program_that_imports_one_has_it_executed_then_and_not_later(name):
+    """Its files may be out of reach later, its descriptors used up, its interpreter at its end."""
+    program = (
+        EXECUTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize, rsmp.shared_memory, rsmp.connection, importlib\n"
+        "if sys.argv[2] == 'statement': exec('import ' + sys.argv[1])\n"
+        "elif sys.argv[2] == 'names': exec('from ' + sys.argv[1] + ' import *')\n"
+        "else: importlib.import_module(sys.argv[1])\n"
+        "assert executed() == [sys.argv[1]]\n"
+    ).replace("sys.argv[1:]", "sys.argv[1:2]")
+    for how in ("statement", "names", "function"):
+        run(program, name, how)
+
+
+def test_looking_through_all_modules_executes_none_of_them():
+    program = (
+        EXECUTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize\n"
+        "for module in sys.modules.values():\n"
+        "    getattr(module, '__file__', None), getattr(module, '__package__', None), isinstance(module, object)\n"
+        "print(*executed())\n"
     )
+    assert run(program, *DEFERRED) == []
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_import_hooks_are_asked_for_them(loads):
+    run(
+        "import sys\n"
+        "from importlib.machinery import PathFinder, SourceFileLoader\n"
+        "seen, executed = [], []\n"
+        "class Loader(SourceFileLoader):\n"
+        "    def exec_module(self, module):\n"
+        "        executed.append(module.__name__)\n"
+        "        super().exec_module(module)\n"
+        "class Hook:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        seen.append(name)\n"
+        "        if not loads or name not in ('socket', 'pickle'):\n"
+        "            return None\n"
+        "        spec = PathFinder.find_spec(name, path, target)\n"
+        "        spec.loader = Loader(name, spec.origin)\n"
+        "        return spec\n"
+        "sys.meta_path.insert(0, Hook())\n"
+        f"loads = {loads}\n"
+        "import rsmp.queues\n"
+        "assert {'socket', 'pickle', 'subprocess'} <= set(seen)\n"
+        "assert sorted(executed) == (['pickle', 'socket'] if loads else [])\n"
+    )
+
+
+def test_the_list_of_finders_never_shrinks_while_others_import():
+    run(
+        "import sys, rsmp\n"
+        "before = list(sys.meta_path)\n"
+        "import rsmp.queues, rsmp.pool, socket, subprocess\n"
+        "assert sys.meta_path == before\n"
+    )
+
+
+def test_an_error_that_nobody_catches_is_shown_as_ever():
+    program = "import {} as mp\nmp.Queue\nfrom {} import queues, pool\nfor letter in 'a': letter.nonsense(1, 2)\n"
+    shown = [
+        subprocess.run([sys.executable, "-c", program.format(name, name)], capture_output=True, text=True, timeout=60)
+        for name in ("rsmp", "multiprocessing")
+    ]
+    assert shown[0].stderr == shown[1].stderr and "nonsense" in shown[0].stderr
 
 
 def test_one_that_could_not_be_read_is_executed_at_the_next_use():
