@@ -119,7 +119,7 @@ impl Board {
 
     #[must_use]
     pub fn closing(&self) -> Closing {
-        match self.region.word32(CLOSING_AT).load(Ordering::Acquire) {
+        match self.closing_word().load(Ordering::Acquire) {
             0 => Closing::Open,
             1 => Closing::Finish,
             _ => Closing::Leave,
@@ -128,7 +128,7 @@ impl Board {
 
     /// Tells the workers to leave.
     pub fn close(&self, how: Closing) {
-        self.region.word32(CLOSING_AT).fetch_max(how as u32, Ordering::SeqCst);
+        self.closing_word().fetch_max(how as u32, Ordering::SeqCst);
         self.ring_all();
     }
 
@@ -286,6 +286,10 @@ impl Board {
 
     pub(super) fn bell(&self) -> &AtomicU32 {
         self.region.word32(BELL_AT)
+    }
+
+    pub(super) fn closing_word(&self) -> &AtomicU32 {
+        self.region.word32(CLOSING_AT)
     }
 
     pub(super) fn sleepers(&self) -> &AtomicU32 {

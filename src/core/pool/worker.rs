@@ -45,6 +45,9 @@ pub struct Claim {
 }
 
 impl Worker {
+    /// About what waking a sleeper costs.
+    pub const WAKE: Duration = Duration::from_micros(20);
+
     /// Takes a vacant record for process `pid`.
     pub fn enter(board: Arc<Board>, pid: u32) -> Result<Self> {
         for number in 0..board.layout.records {
@@ -142,13 +145,13 @@ impl Worker {
         futex::wait(board.bell(), bell, deadline)
     }
 
-    /// Sleeps for a moment without being woken for new tasks, after having been woken for one that another worker took:
-    /// the others keep up with the owner, and waking this one again and again would only hold it up.
+    /// Sleeps for a moment without being woken for new tasks, after having been awake for less than the wake cost
+    /// ([`Self::WAKE`]): the others keep up with the owner, and waking this one again and again would only hold it up.
     pub fn nap(&self) {
         let board = &*self.board;
-        let bell = board.bell().load(Ordering::SeqCst);
-        if board.untaken() == 0 && board.closing() == Closing::Open {
-            futex::wait(board.bell(), bell, Deadline::after(NAP));
+        if board.untaken() == 0 {
+            // Not on the bell, which is rung for tasks.
+            futex::wait(board.closing_word(), Closing::Open as u32, Deadline::after(NAP));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
@@ -92,7 +93,7 @@ impl PoolChannel {
             return Err(PyRuntimeError::new_err("enter the pool first"));
         };
         worker.advance(Stage::Serving);
-        let mut service = Service { worker: &worker, failure, unsendable, functions: HashMap::new() };
+        let mut service = Service { worker: &worker, failure, unsendable, functions: HashMap::new(), woken: None };
         let mut completed = 0;
         while maxtasks.is_none_or(|maxtasks| completed < maxtasks) {
             match service.next(py)? {
@@ -118,11 +119,13 @@ struct Service<'a, 'py> {
     unsendable: &'a Bound<'py, PyAny>,
     /// By number; they are the same objects for every task.
     functions: HashMap<u64, Bound<'py, PyAny>>,
+    /// When it was last woken for a task.
+    woken: Option<Instant>,
 }
 
 impl<'py> Service<'_, 'py> {
-    fn next(&self, py: Python<'py>) -> PyResult<Next> {
-        let (mut woken, mut rested) = (false, false);
+    fn next(&mut self, py: Python<'py>) -> PyResult<Next> {
+        let mut rested = false;
         loop {
             if let Some(next) = self.worker.claim() {
                 if next == Next::Leave {
@@ -133,7 +136,7 @@ impl<'py> Service<'_, 'py> {
             if self.worker.watch() {
                 continue;
             }
-            let nap = std::mem::take(&mut woken);
+            let nap = self.woken.take().is_some_and(|woken| woken.elapsed() < Worker::WAKE);
             let why = block::until_for(py, TASKS, Deadline::NEVER, |slice| {
                 if nap {
                     self.worker.nap();
@@ -154,7 +157,7 @@ impl<'py> Service<'_, 'py> {
                     });
                 }
             }
-            woken = why == Some(Woken::Changed);
+            self.woken = (why == Some(Woken::Changed)).then(Instant::now);
         }
     }
 
