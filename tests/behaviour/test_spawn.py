@@ -389,8 +389,8 @@ def test_signal_is_complete_when_it_is_used(tmp_path):
     program = """
 import sys
 import rsmp
-import signal
 assert "enum" not in sys.modules
+import signal
 print(rsmp.process.signal is signal, sys.modules["signal"] is signal, signal.Signals(15).name, "enum" in sys.modules)
 assert signal.SIGTERM is signal.Signals.SIGTERM and type(signal.getsignal(15)) is signal.Handlers
 process = rsmp.get_context("fork").Process(target=lambda: signal.raise_signal(signal.SIGTERM))
