@@ -13,7 +13,7 @@ from _frozen_importlib import module_from_spec
 from _frozen_importlib_external import PathFinder
 from types import FunctionType, ModuleType
 
-from rsmp import _deferred
+from rsmp import _deferred, _stand_ins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _know_sockets(reduction: Any) -> None:
             reducers[socket.socket] = reducer
 
     if _socket.socket in reducers:
-        _deferred.when_executed(reduction.socket, register)
+        _stand_ins.when_imported("socket", register)
 
 
 _deferred.when_executed(package.reduction, _know_sockets)

@@ -44,6 +44,15 @@ pub struct Claim {
     pub function: Option<(u64, u64)>,
 }
 
+/// What came of watching for tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    Something,
+    Nothing,
+    /// Another worker watches.
+    Another,
+}
+
 impl Worker {
     /// About what waking a sleeper costs.
     pub const WAKE: Duration = Duration::from_micros(20);
@@ -117,18 +126,18 @@ impl Worker {
         }
     }
 
-    /// Watches for something to claim for a moment, unless another worker does. `false`: there was nothing.
-    pub fn watch(&self) -> bool {
+    /// Watches for something to claim for a moment, unless another worker does.
+    pub fn watch(&self) -> Watched {
         let board = &*self.board;
         let me = self.number + 1;
         if board.spinner().compare_exchange(0, me, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            return false;
+            return Watched::Another;
         }
         let found = self
             .spin
             .until(Deadline::NEVER, || (board.untaken() > 0 || board.closing() != Closing::Open).then_some(()));
         board.spinner().store(0, Ordering::SeqCst);
-        found.is_some()
+        if found.is_some() { Watched::Something } else { Watched::Nothing }
     }
 
     /// Waits until there may be something to claim, until `deadline` at the most.
@@ -146,7 +155,8 @@ impl Worker {
     }
 
     /// Sleeps for a moment without being woken for new tasks, after having been awake for less than the wake cost
-    /// ([`Self::WAKE`]): the others keep up with the owner, and waking this one again and again would only hold it up.
+    /// ([`Self::WAKE`]) and while another worker watches: that one keeps up with the owner, and waking this one again and
+    /// again would only hold it up.
     pub fn nap(&self) {
         let board = &*self.board;
         if board.untaken() == 0 {

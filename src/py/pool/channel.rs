@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use rsmp_core::pool::board::total;
-use rsmp_core::pool::worker::{Claim, Next};
+use rsmp_core::pool::worker::{Claim, Next, Watched};
 use rsmp_core::pool::{Board, Stage, Worker};
 use rsmp_core::shm::waits::{Kind, What};
 use rsmp_core::sys::futex::Woken;
@@ -133,10 +133,12 @@ impl<'py> Service<'_, 'py> {
                 }
                 return Ok(next);
             }
-            if self.worker.watch() {
+            let watched = self.worker.watch();
+            if watched == Watched::Something {
                 continue;
             }
-            let nap = self.woken.take().is_some_and(|woken| woken.elapsed() < Worker::WAKE);
+            let brief = self.woken.take().is_some_and(|woken| woken.elapsed() < Worker::WAKE);
+            let nap = brief && watched == Watched::Another;
             let why = block::until_for(py, TASKS, Deadline::NEVER, |slice| {
                 if nap {
                     self.worker.nap();

@@ -13,7 +13,7 @@ use self::board::Board;
 use self::layout::{
     CLOSING_AT, Closing, Kind, SLOT_FUNCTION, SLOT_FUNCTION_ID, SLOT_KIND, SLOT_NEXT, SLOT_OUTCOME, Stage, State,
 };
-use self::worker::{Next, Worker};
+use self::worker::{Next, Watched, Worker};
 use crate::atomic::Ordering;
 use crate::clock::Deadline;
 use crate::sys::descriptor;
@@ -103,7 +103,7 @@ impl Pool {
                 Some(Next::Leave) => return,
                 Some(Next::Task(claim)) => worker.finish(&claim, 0).expect("it cannot fail"),
                 None => {
-                    if !worker.watch() {
+                    if worker.watch() != Watched::Something {
                         let _ = worker.wait(Deadline::NEVER);
                     }
                 }
