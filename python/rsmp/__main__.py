@@ -16,6 +16,7 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFil
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
+from rsmp._child import file_names
 from rsmp._install import take_over
 
 __all__ = ["main"]
@@ -126,7 +127,7 @@ def _replace_main() -> None:
 def _execute(code: CodeType, file: str | None = None, loader: Any = None) -> None:
     namespace = sys.modules["__main__"].__dict__
     if file is not None:
-        namespace.update(__file__=file, __cached__=None)
+        namespace.update(file_names(file))
     if loader is not None:
         namespace["__loader__"] = loader
     exec(code, namespace)

@@ -30,6 +30,7 @@ __all__ = [
     "bootstrap",
     "close_stdin",
     "explain",
+    "file_names",
     "hold_interrupts",
     "load",
     "prepare_fork",
@@ -254,13 +255,18 @@ def _import_main(name: str | None, path: str | None) -> None:
             _stdlib.load("spawn").prepare({"init_main_from_path": path})
 
 
+def file_names(path: str) -> dict[str, Any]:
+    """Return what a main module knows of the file that it is."""
+    return {"__file__": path} if sys.version_info >= (3, 15) else {"__file__": path, "__cached__": None}
+
+
 def _import_script(path: str) -> None:
     # IPython's launcher does not protect its call of main.
     if os.path.basename(path) == "ipython.py":
         return
     _kept.append(sys.modules["__main__"])
     module = ModuleType("__mp_main__")
-    module.__dict__.update(__file__=path, __cached__=None, __package__="")
+    module.__dict__.update(file_names(path), __package__="")
     with open(path, "rb") as file:
         source = file.read()
     name = sys.argv[0]
