@@ -165,7 +165,8 @@ class Arrival:
             finally:
                 _busy.remove(busy)
         stand_in = live.get(module.__name__)
-        if stand_in is not None:
+        # Some make a module of their own from the spec.
+        if stand_in is not None and sys.modules.get(module.__name__) is module:
             _replace(stand_in, module)
 
 

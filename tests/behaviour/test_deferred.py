@@ -280,6 +280,19 @@ def test_the_standard_modules_have_the_module_itself_once_anybody_imports_it():
     )
 
 
+def test_a_copy_that_a_program_makes_from_the_spec_is_its_own():
+    run(
+        "import importlib.util, rsmp.queues, multiprocessing.reduction\n"
+        "spec = importlib.util.find_spec('socket')\n"
+        "assert 'def create_connection' in spec.loader.get_source('socket')\n"
+        "copy = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(copy)\n"
+        "assert copy.socketpair and multiprocessing.reduction.socket is not copy\n"
+        "import socket\n"
+        "assert multiprocessing.reduction.socket is socket is not copy\n"
+    )
+
+
 def test_the_standard_modules_import_one_when_they_use_it():
     run(
         "import rsmp.queues, rsmp.synchronize, multiprocessing.synchronize, sys\n"
