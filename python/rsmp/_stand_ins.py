@@ -156,6 +156,7 @@ class Arrival:
         return created
 
     def exec_module(self, module: Any) -> None:
+        name: str = module.__name__
         module.__spec__.loader = module.__loader__ = self.loader
         busy = (os.getpid(), RLock())
         with busy[1]:
@@ -164,9 +165,9 @@ class Arrival:
                 self.loader.exec_module(module)
             finally:
                 _busy.remove(busy)
-        stand_in = live.get(module.__name__)
+        stand_in, known = live.get(name), sys.modules.get(name)
         # Some make a module of their own from the spec.
-        if stand_in is not None and sys.modules.get(module.__name__) is module:
+        if stand_in is not None and known is not None and known is module:
             _replace(stand_in, module)
 
 
