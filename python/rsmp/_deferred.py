@@ -35,15 +35,12 @@ SUBMODULES: dict[str, dict[str, _stand_ins.Answer]] = {
 }
 """What is deferred of the standard package, and what its other modules ask of each while they are imported."""
 
-_AT_HAND = {"__cached__", "__class__", "__file__", "__loader__", "__name__", "__package__", "__spec__"}
-"""What a module has before it is executed."""
-
 
 class Deferred(ModuleType):
     """A module that is executed when a name in it is first used."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name not in _AT_HAND:
+        if name not in _stand_ins.AT_HAND:
             # An import statement that takes a name from the module looks whether it is a package.
             if name == "__path__":
                 raise AttributeError(f"module {self.__name__!r} has no attribute '__path__'")

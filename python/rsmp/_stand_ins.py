@@ -24,9 +24,22 @@ if TYPE_CHECKING:
 
     Answer = Callable[[Any, dict[str, Any]], Any]
 
-__all__ = ["ANSWERS", "Arrival", "StandIn", "Substitute", "live", "module_code", "until_imported", "wait", "withdraw"]
+__all__ = [
+    "ANSWERS",
+    "AT_HAND",
+    "Arrival",
+    "StandIn",
+    "Substitute",
+    "live",
+    "module_code",
+    "until_imported",
+    "wait",
+    "when_imported",
+    "withdraw",
+]
 
-_AT_HAND = {"__cached__", "__class__", "__file__", "__loader__", "__name__", "__package__", "__spec__"}
+AT_HAND = {"__cached__", "__class__", "__file__", "__loader__", "__name__", "__package__", "__spec__"}
+"""What a module has before it is executed."""
 _OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: the code of a function
 
 
@@ -34,7 +47,7 @@ class StandIn(ModuleType):
     """What the standard package has in the place of a general module."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in _AT_HAND:
+        if name in AT_HAND:
             if name == "__spec__":
                 # An import statement asks for it: the module is to take our place there.
                 namespaces = ModuleType.__getattribute__(self, "__dict__").setdefault("namespaces", [])
@@ -51,7 +64,7 @@ class StandIn(ModuleType):
         return getattr(_true(self), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _AT_HAND:
+        if name in AT_HAND:
             ModuleType.__setattr__(self, name, value)
         else:
             setattr(_true(self), name, value)
