@@ -110,6 +110,29 @@ def test_children_are_joined_although_sigchld_is_ignored(mp):
     process.close()
 
 
+@rsmp_only("join waits and exitcode stays None")
+def test_a_child_that_is_gone_before_anybody_can_look(mp, monkeypatch):
+    fork = os.fork
+
+    def fork_and_linger():
+        pid = fork()
+        while pid and os.path.exists(f"/proc/{pid}"):
+            time.sleep(0.001)
+        return pid
+
+    monkeypatch.setattr(os, "fork", fork_and_linger)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        process = started(mp.get_context("fork"), exit_with, 5)
+        process.terminate()
+        assert submodule("connection").wait([process.sentinel], LONG) == [process.sentinel]
+        process.join(LONG)
+        assert process.exitcode == 255
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    process.close()
+
+
 @rsmp_only("a forked child goes on in its parent's frames")
 def test_an_exit_code_that_is_too_large(ctx):
     process = started(ctx, exit_with, 2**70 + 3)
@@ -181,7 +204,9 @@ def test_an_exception_from_a_signal_handler_ends_the_join(mp):
 def catch_interrupt(sender):
     try:
         sender.send("ready")
-        time.sleep(LONG)
+        # A signal that comes right before a sleep does not cut it short.
+        for _ in range(int(LONG * 100)):
+            time.sleep(0.01)
     except KeyboardInterrupt:
         sender.send("interrupted")
 

@@ -4,12 +4,13 @@ use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use super::protocol;
 use crate::clock::Deadline;
 use crate::error::{Kind, Result};
 use crate::sys::child::{self, Reaped};
-use crate::sys::seqpacket;
+use crate::sys::{descriptor, seqpacket};
 
 /// What is reported when nobody can say how the child ended.
 pub const UNKNOWN_EXIT: i32 = 255;
@@ -45,9 +46,20 @@ pub enum Outcome {
 
 impl Watch {
     /// Watches the child `pid` of this process.
+    ///
+    /// It may be gone already, where nobody needs to reap it (`SIGCHLD` ignored) or another thread did: an event that
+    /// has happened then stands for it.
     pub fn child(pid: i32) -> Result<Self> {
         let source = Source::Kernel { parent: child::own_pid() };
-        Ok(Self { process: child::open(pid)?, source, code: Mutex::new(None) })
+        match child::open(pid) {
+            Ok(process) => Ok(Self { process, source, code: Mutex::new(None) }),
+            Err(error) if *error.kind() == Kind::Os(Errno::SRCH) => {
+                let process = descriptor::event()?;
+                descriptor::raise_event(&process)?;
+                Ok(Self { process, source, code: Mutex::new(Some(UNKNOWN_EXIT)) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Watches `process`, whose exit code comes to `status`, unless it was `announced` already.
