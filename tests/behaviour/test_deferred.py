@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.rsmp_only("the standard package executes them at once")
+pytestmark = pytest.mark.rsmp_only("the standard package imports these modules when it is imported")
 
 DEFERRED = ("pickle", "secrets", "signal", "socket", "subprocess", "tempfile")
 

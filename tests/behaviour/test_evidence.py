@@ -18,14 +18,14 @@ def trace(program, tmp_path):
     """Run ``program``, which writes `BEGIN` and `END` to its standard error, and return the system calls between."""
     strace = shutil.which("strace")
     if strace is None:
-        pytest.skip("the evidence is strace's, which this machine does not have")
+        pytest.skip("counts system calls with strace, which is not installed")
     path = tmp_path / "calls"
     marked = f"import os, rsmp\n{program}".replace("BEGIN", f"os.write(2, b'{BEGIN}')").replace(
         "END", f"os.write(2, b'{END}')"
     )
     ran = subprocess.run([strace, "-f", "-o", path, sys.executable, "-c", marked], capture_output=True, text=True)
     if "Operation not permitted" in ran.stderr:
-        pytest.skip("strace may not trace here")
+        pytest.skip("counts system calls with strace, which may not trace in this container (CAP_SYS_PTRACE)")
     assert ran.returncode == 0, ran.stderr
     text = path.read_text()
     between = text[text.index(BEGIN) : text.index(END)].splitlines()[1:-1]

@@ -16,7 +16,7 @@ def run(example, folder, *library):
     return ran.stdout, ran.stderr, ran.returncode, {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.rsmp_only("compares the two")
+@pytest.mark.rsmp_only("it runs the examples on both libraries itself, whatever is under test")
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_does_the_same_on_both(example, tmp_path):
     if example.stem.startswith("numpy") and importlib.util.find_spec("numpy") is None:

@@ -44,7 +44,7 @@ def gone(pid, timeout=5.0):
     return False
 
 
-@rsmp_only("the sentinel is a pipe")
+@rsmp_only("the standard sentinel is the end of a pipe")
 def test_the_sentinel_is_a_process_descriptor(ctx):
     process = started(ctx, do_nothing)
     assert "pidfd" in os.readlink(f"/proc/self/fd/{process.sentinel}")
@@ -87,7 +87,7 @@ def test_many_threads_start_and_join(ctx):
     assert sorted(codes) == list(range(6))
 
 
-@rsmp_only("None for ever")
+@rsmp_only("the exit code stays None for ever in the standard library")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_exit_code_of_a_child_that_somebody_else_reaped(mp, method):
     process = started(mp.get_context(method), exit_with, 5)
@@ -98,7 +98,7 @@ def test_the_exit_code_of_a_child_that_somebody_else_reaped(mp, method):
     process.close()
 
 
-@rsmp_only("join waits and exitcode stays None")
+@rsmp_only("the exit code stays None for ever in the standard library")
 def test_children_are_joined_although_sigchld_is_ignored(mp):
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
@@ -110,7 +110,7 @@ def test_children_are_joined_although_sigchld_is_ignored(mp):
     process.close()
 
 
-@rsmp_only("join waits and exitcode stays None")
+@rsmp_only("the exit code stays None for ever in the standard library")
 def test_a_child_that_is_gone_before_anybody_can_look(mp, monkeypatch):
     fork = os.fork
 
@@ -133,7 +133,7 @@ def test_a_child_that_is_gone_before_anybody_can_look(mp, monkeypatch):
     process.close()
 
 
-@rsmp_only("a forked child goes on in its parent's frames")
+@rsmp_only("a standard child goes on in its parent's program")
 def test_an_exit_code_that_is_too_large(ctx):
     process = started(ctx, exit_with, 2**70 + 3)
     process.join()
@@ -314,7 +314,7 @@ def orphan(tmp_path):
             os.killpg(leader, signal.SIGKILL)
 
 
-@rsmp_only("outlives its parent")
+@rsmp_only("a standard daemon outlives a parent that is killed")
 @pytest.mark.parametrize("by", ["main", "thread", "fork"])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_daemon_dies_with_its_parent(orphan, method, by):
@@ -366,7 +366,7 @@ def test_children_have_an_empty_standard_input(ctx):
     process.close()
 
 
-@rsmp_only("leaves the child behind")
+@rsmp_only("the standard library leaves the child behind")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_without_descriptors_nothing_is_started(mp, method):
     ctx = mp.get_context(method)

@@ -129,7 +129,8 @@ def in_the_middle_of_a_call(name, path):
 def test_what_comes_in_the_middle_of_a_call_to_the_tracker(mp):
     if not hasattr(resource_tracker._resource_tracker._lock, "_recursion_count"):
         pytest.skip(
-            "in early releases of Python 3.11 whoever calls the tracker in the middle of a call waits for itself"
+            "in early releases of Python 3.11 the interpreter's tracker, which both libraries call,"
+            " waits for itself when it is called in the middle of a call"
         )
     path = f"rsmp-test-{os.getpid()}"
     found = in_the_middle_of_a_call(library.__name__, path)

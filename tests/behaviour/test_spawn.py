@@ -161,7 +161,7 @@ def forking(mp):
     return mp.get_context("forkserver")
 
 
-@rsmp_only("reports children of a dead server as ended")
+@rsmp_only("the standard library reports the children of a dead server as ended")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_fork_server_is_started_again(forking, server, number):
     first = server._forkserver_pid
@@ -383,7 +383,7 @@ if __name__ == "__main__":
     assert (written.read_text(), ran.stdout, ran.stderr) == ("buffered", "cycle\n", "")
 
 
-@rsmp_only("only rsmp puts it off")
+@rsmp_only("the standard package imports signal when it is imported")
 def test_signal_is_complete_when_it_is_used(tmp_path):
     """The package is imported without `signal`'s enumerations, which nobody can tell."""
     program = """

@@ -328,7 +328,7 @@ def test_a_killed_holder_keeps_its_lock(ctx, start):
     assert lock.acquire(timeout=1)
 
 
-@pytest.mark.rsmp_only("robust locks")
+@pytest.mark.rsmp_only("the standard library has no robust locks")
 @pytest.mark.parametrize("name", ["Lock", "RLock"])
 def test_the_next_owner_of_a_robust_lock_learns_of_the_death(ctx, start, name):
     from rsmp.synchronize import OwnerDiedError
@@ -506,7 +506,7 @@ def test_an_interrupted_waiter_has_not_arrived(mp, alarm):
     assert not barrier.broken
 
 
-@pytest.mark.rsmp_only("an intended difference")
+@pytest.mark.rsmp_only("a standard waiter looks at the event once more when it wakes, and may find it cleared")
 def test_an_event_set_and_cleared_lets_waiters_through(ctx, start):
     event, ready = ctx.Event(), ctx.Semaphore(0)
     processes = [start(wait_for, event, ready) for _ in range(3)]

@@ -178,7 +178,7 @@ def test_what_the_collector_knows_of_bound_methods_can_be_looked_at(mp):
     lock = mp.Lock()
     kind = type(lock.__enter__)
     if kind is types.BuiltinMethodType:
-        pytest.skip("from Python 3.14 on `with` calls the methods unbound: the collector has no bound one to know")
+        pytest.skip("from Python 3.14 on `with` calls the methods unbound, and rsmp keeps no bound ones")
     with lock:
         pass
     found = [each for each in gc.get_objects() if type(each) is kind]

@@ -39,6 +39,18 @@ def case(standard: str = "", limit: float = 20.0) -> Callable[[Case], Case]:
     return mark
 
 
+def parameter(function: Case) -> Any:
+    """Return the case as a parameter of a test: of rsmp only, if the standard library does not survive it."""
+    import pytest  # which the interpreters of the cases need not
+
+    marks = []
+    if function.standard:  # type: ignore[attr-defined]
+        happens = function.standard  # type: ignore[attr-defined]
+        marks.append(pytest.mark.rsmp_only(f"the standard library {happens} in this case, which rsmp survives"))
+    name = f"{function.__module__.removesuffix('_cases')}: {function.__name__.replace('_', ' ')}"
+    return pytest.param(function, marks=marks, id=name)
+
+
 def cases(module: str) -> list[Case]:
     """Return the cases of a module, in the order in which they are written."""
     return [value for value in vars(importlib.import_module(module)).values() if hasattr(value, "standard")]

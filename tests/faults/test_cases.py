@@ -24,14 +24,8 @@ CONTRAST = [
 ]
 
 
-def name(function):
-    return f"{function.__module__.removesuffix('_cases')}: {function.__name__.replace('_', ' ')}"
-
-
-@pytest.mark.parametrize("function", CASES, ids=name)
-def test_survives(request, ctx, mp, function):
-    if mp.__name__ == "multiprocessing" and function.standard:
-        pytest.skip(f"the standard library {function.standard}")
+@pytest.mark.parametrize("function", [harness.parameter(case) for case in CASES])
+def test_survives(ctx, mp, function):
     harness.check(function, ctx.get_start_method(), mp.__name__)
 
 

@@ -42,7 +42,7 @@ def test_a_full_memory_file_system(ctx):
     mount = "mount -t tmpfs -o size=2m rsmp-test /dev/shm"
     probe = subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True, text=True)
     if probe.returncode:
-        pytest.skip(f"no mount namespace here: {probe.stderr.strip()}")
+        pytest.skip(f"mounts a /dev/shm of two megabytes, which takes root and unshare(1): {probe.stderr.strip()}")
     case = work_cases.with_the_memory_file_system_full
     command = [sys.executable, str(harness.HERE / "harness.py"), case.__module__, case.__name__, start_method(ctx)]
     script = f'{mount} && exec "$@"'
@@ -55,10 +55,10 @@ def test_a_full_memory_file_system(ctx):
 
 @pytest.mark.parametrize(
     "case",
-    [work_cases.the_holder_of_a_lock_is_stopped, work_cases.the_holder_of_a_robust_lock_is_stopped],
-    ids=["any", "robust"],
+    [
+        harness.parameter(work_cases.the_holder_of_a_lock_is_stopped),
+        harness.parameter(work_cases.the_holder_of_a_robust_lock_is_stopped),
+    ],
 )
 def test_the_holder_of_a_lock_is_stopped(case, ctx, mp):
-    if mp.__name__ == "multiprocessing" and case.standard:
-        pytest.skip(f"the standard library {case.standard}")
     harness.check(case, start_method(ctx), mp.__name__)
