@@ -104,7 +104,7 @@ Value = _default_context.Value
 
 
 def __getattr__(name: str) -> object:
-    # The standard package has it from the start; here it comes when used, with pickle and socket.
+    # The standard package has it from the start; here its mirror comes when used.
     if name == "reduction":
         from importlib import import_module
 

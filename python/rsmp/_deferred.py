@@ -48,7 +48,8 @@ class Deferred(ModuleType):
             if name in answers:
                 asking = _stand_ins.module_code(sys._getframe(1))
                 if asking is not None:
-                    return answers[name](self, asking)
+                    spec: Any = self.__spec__
+                    return answers[name](self, asking, spec.loader_state.afterwards.append)
             _execute(self)
         return ModuleType.__getattribute__(self, name)
 
@@ -97,17 +98,17 @@ class _Finder:
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in SUBMODULES and name not in _stand_ins.ANSWERS:
             return None
-        sparing = (os.getpid(), get_ident()) in _sparing and _stand_ins.module_code(_importing()) is not None
-        if not sparing and name not in _stand_ins.live:
+        asking = _stand_ins.module_code(_importing()) if (os.getpid(), get_ident()) in _sparing else None
+        if asking is None and name not in _stand_ins.live:
             return None
         spec: Any = _found(name, path, target)
         if spec is None or spec.loader is None:
             return None
-        if not sparing:
+        if asking is None:
             spec.loader = _stand_ins.Arrival(spec.loader)
         # Other loaders than these watch what is imported, or get it from elsewhere (frozen programs).
         elif type(spec.loader) in (SourceFileLoader, SourcelessFileLoader):
-            spec.loader = _Loader(spec.loader) if name in SUBMODULES else _stand_ins.Substitute()
+            spec.loader = _Loader(spec.loader) if name in SUBMODULES else _stand_ins.Substitute(asking)
         return spec  # type: ignore[no-any-return]
 
 

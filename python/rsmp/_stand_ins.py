@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    Answer = Callable[[Any, dict[str, Any]], Any]
+    Action = Callable[[Any], object]
+    # Of the module, the names of the module that asks, and what calls a function when the module is there.
+    Answer = Callable[[Any, dict[str, Any], Callable[[Action], None]], Any]
 
 __all__ = [
     "ANSWERS",
@@ -50,8 +52,9 @@ class StandIn(ModuleType):
         if name in AT_HAND:
             if name == "__spec__":
                 # An import statement asks for it: the module is to take our place there.
-                namespaces = ModuleType.__getattribute__(self, "__dict__").setdefault("namespaces", [])
-                namespaces.append(_names(1))
+                place, frame = live.get(self.__name__), sys._getframe().f_back
+                if place is not None and frame is not None:
+                    place.namespaces.append(frame.f_globals)
             return ModuleType.__getattribute__(self, name)
         if name == "__path__":
             # Asked by an import statement that takes a name from the module.
@@ -60,7 +63,7 @@ class StandIn(ModuleType):
         if name in answers:
             frame = sys._getframe(1)
             if module_code(frame) is not None:
-                return answers[name](self, frame.f_globals)
+                return answers[name](self, frame.f_globals, lambda action: when_imported(self.__name__, action))
         return getattr(_true(self), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -80,27 +83,30 @@ def module_code(frame: FrameType) -> dict[str, Any] | None:
     return names if standard and not frame.f_code.co_flags & _OPTIMIZED else None
 
 
-def _names(depth: int) -> dict[str, Any]:
-    try:
-        return sys._getframe(depth + 1).f_globals
-    except ValueError:  # the interpreter itself
-        return {}
+class _Place:
+    """A stand-in, the names of the modules that have it, and what is to happen when its module takes its place."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        self.stand_in = stand_in
+        self.namespaces: list[dict[str, Any]] = []
+        self.afterwards: list[Action] = []
 
 
-def when_imported(name: str, action: Callable[[Any], object]) -> None:
-    """Call ``action`` with the module ``name``: now, or when it takes the place of its stand-in."""
-    stand_in = live.get(name)
-    if stand_in is None:
-        action(sys.modules[name])
-    else:
-        ModuleType.__getattribute__(stand_in, "__dict__").setdefault("afterwards", []).append(action)
-
-
-live: dict[str, StandIn] = {}
+live: dict[str, _Place] = {}
 """The stand-ins whose modules nobody has imported."""
 
 # They lead to what the standard package knows, and so to the program's modules, which are to be finalized before that.
 atexit.register(live.clear)
+
+
+def when_imported(name: str, action: Action) -> None:
+    """Call ``action`` with the module ``name``: now, or when it takes the place of its stand-in."""
+    place = live.get(name)
+    if place is None:
+        action(sys.modules[name])
+    else:
+        place.afterwards.append(action)
+
 
 _locks: dict[int, RLock] = {}
 
@@ -120,39 +126,37 @@ def _true(stand_in: StandIn) -> ModuleType:
     if type(sys.modules.get(name)) is StandIn:
         withdraw(name)
     module = __import__(name)
-    _replace(stand_in, module)
+    _replace(name, module)
     return module
 
 
-def _replace(stand_in: StandIn, module: ModuleType) -> None:
-    """Put the module wherever the stand-in was imported to."""
-    name = stand_in.__name__
-    state = ModuleType.__getattribute__(stand_in, "__dict__")
-    namespaces, afterwards = state.get("namespaces", []), state.get("afterwards", [])
-    while afterwards:
-        afterwards[0](module)
-        del afterwards[0]
-    for names in namespaces:
-        if names.get(name) is stand_in:
+def _replace(name: str, module: Any) -> None:
+    """Put the module wherever its stand-in was imported to."""
+    place = live.get(name)
+    if place is None:
+        return
+    while place.afterwards:
+        place.afterwards[0](module)
+        del place.afterwards[0]
+    for names in place.namespaces:
+        if names.get(name) is place.stand_in:
             names[name] = module
     live.pop(name, None)
 
 
 class Substitute:
-    """Makes a stand-in, of which there is one for each module."""
+    """Makes a stand-in, of which there is one for each module, for the module whose names are ``asking``."""
+
+    def __init__(self, asking: dict[str, Any]) -> None:
+        self.asking = asking
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return live.get(spec.name)
+        place = live.get(spec.name)
+        return None if place is None else place.stand_in
 
     def exec_module(self, module: Any) -> None:
         module.__class__ = StandIn
-        live[module.__name__] = module
-        # The import statement that this is for.
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and module_code(frame) is None:
-            frame = frame.f_back
-        if frame is not None:
-            ModuleType.__getattribute__(module, "__dict__").setdefault("namespaces", []).append(frame.f_globals)
+        live.setdefault(module.__name__, _Place(module)).namespaces.append(self.asking)
 
 
 class Arrival:
@@ -178,10 +182,9 @@ class Arrival:
                 self.loader.exec_module(module)
             finally:
                 _busy.remove(busy)
-        stand_in, known = live.get(name), sys.modules.get(name)
         # Some make a module of their own from the spec.
-        if stand_in is not None and known is not None and known is module:
-            _replace(stand_in, module)
+        if sys.modules.get(name) is module:
+            _replace(name, module)
 
 
 _busy: list[tuple[int, RLock]] = []
@@ -214,7 +217,7 @@ def _of(extension: str, *names: str) -> dict[str, Answer]:
     """Names that a module takes as they are from a module in C, or that only their presence is asked of."""
 
     def answer(name: str) -> Answer:
-        return lambda module, asking: getattr(__import__(extension), name)
+        return lambda module, asking, later: getattr(__import__(extension), name)
 
     return {name: answer(name) for name in names}
 
@@ -222,7 +225,7 @@ def _of(extension: str, *names: str) -> dict[str, Answer]:
 def until_imported(make: Callable[[Any], Callable[..., Any]]) -> Answer:
     """A function that ``make`` makes for the module; where it was imported to, the module's own takes its place."""
 
-    def answer(module: Any, asking: dict[str, Any]) -> Any:
+    def answer(module: Any, asking: dict[str, Any], later: Callable[[Action], None]) -> Any:
         function = make(module)
         name = function.__qualname__ = function.__name__
 
@@ -230,10 +233,7 @@ def until_imported(make: Callable[[Any], Callable[..., Any]]) -> Answer:
             if asking.get(name) is function:
                 asking[name] = getattr(module, name)
 
-        if type(module) is StandIn:
-            when_imported(module.__name__, replace)
-        else:
-            module.__spec__.loader_state.afterwards.append(replace)
+        later(replace)
         return function
 
     return answer
@@ -276,10 +276,10 @@ class _RandomNameSequence:
 ANSWERS: dict[str, dict[str, Answer]] = {
     "pickle": _of("_pickle", "Pickler", "loads"),
     "secrets": {},
-    "signal": {"__dict__": lambda module, asking: _signal.__dict__}
+    "signal": {"__dict__": lambda module, asking, later: _signal.__dict__}
     | _of("_signal", "SIGINT", "SIGTERM", "pthread_sigmask"),
     "socket": _of("_socket", "AF_UNIX", "CMSG_LEN", "SCM_RIGHTS", "socket"),
     "subprocess": {"_args_from_interpreter_flags": until_imported(_interpreter_options)},
-    "tempfile": {"_RandomNameSequence": lambda module, asking: _RandomNameSequence},
+    "tempfile": {"_RandomNameSequence": lambda module, asking, later: _RandomNameSequence},
 }
 """The modules that have stand-ins, and what modules of the standard package ask of each while they are imported."""

@@ -1,4 +1,4 @@
-"""Modules that the standard package imports before its first line, and rsmp when they are first used."""
+"""Modules that the standard package imports before its first line, and rsmp when somebody uses them."""
 
 import subprocess
 import sys
@@ -18,31 +18,30 @@ def run(program, *arguments):
     return done.stdout.split()
 
 
-EXECUTED = """
+IMPORTED = """
 import sys
-from rsmp import _deferred
-def executed():
-    return [name for name in sys.argv[1:] if _deferred.executed(name) is not None]
+def imported():
+    return [name for name in sys.argv[1:] if name in sys.modules]
 """
 
 
-def test_importing_everything_that_programs_use_executes_none_of_them():
-    program = EXECUTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize\nprint(*executed())"
+def test_importing_everything_that_programs_use_imports_none_of_them():
+    program = IMPORTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize\nprint(*imported())"
     assert run(program, *DEFERRED) == []
 
 
 def test_a_process_a_queue_and_a_lock_need_none_of_them():
-    program = EXECUTED + (
+    program = IMPORTED + (
         "import rsmp\n"
         "context = rsmp.get_context('fork')\n"
         "queue = context.Queue()\n"
         "def work():\n"
         "    with lock:\n"
-        "        queue.put((executed(), range(3)))\n"
+        "        queue.put((imported(), range(3)))\n"
         "lock = context.Lock()\n"
         "process = context.Process(target=work)\n"
         "process.start()\n"
-        "print(*queue.get()[0], *executed())\n"
+        "print(*queue.get()[0], *imported())\n"
         "process.join()\n"
     )
     assert run(program, *DEFERRED) == []
@@ -102,7 +101,7 @@ def test_sockets_are_pickled_by_the_reducer_whichever_is_used_first(first):
     )
 
 
-def test_threads_that_use_one_at_once_execute_it_once():
+def test_threads_that_use_one_at_once_have_one_module():
     run(
         "import rsmp.queues, rsmp.pool, sys, threading\n"
         "import traceback, subprocess, pickle\n"
@@ -154,7 +153,7 @@ print(os.waitstatus_to_exitcode(status), 0.1 < waited < 15)
 """
 
 
-def test_a_fork_waits_for_a_thread_that_executes_one():
+def test_a_fork_waits_for_a_thread_that_imports_one():
     assert run(SLOW, "0.3") == ["7", "True"]
 
 
@@ -164,25 +163,25 @@ def test_a_fork_does_not_wait_for_ever():
 
 
 @pytest.mark.parametrize("name", DEFERRED)
-def test_a_program_that_imports_one_has_it_executed_then_and_not_later(name):
+def test_a_program_that_imports_one_has_all_of_it_then_and_not_later(name):
     """Its files may be out of reach later, its descriptors used up, its interpreter at its end."""
     program = (
-        EXECUTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize, rsmp.shared_memory, rsmp.connection, importlib\n"
+        IMPORTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize, rsmp.shared_memory, rsmp.connection, importlib\n"
         "if sys.argv[2] == 'statement': exec('import ' + sys.argv[1])\n"
         "elif sys.argv[2] == 'names': exec('from ' + sys.argv[1] + ' import *')\n"
         "else: importlib.import_module(sys.argv[1])\n"
-        "assert executed() == [sys.argv[1]]\n"
+        "assert imported() == [sys.argv[1]]\n"
     ).replace("sys.argv[1:]", "sys.argv[1:2]")
     for how in ("statement", "names", "function"):
         run(program, name, how)
 
 
-def test_looking_through_all_modules_executes_none_of_them():
+def test_looking_through_all_modules_imports_none_of_them():
     program = (
-        EXECUTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize\n"
+        IMPORTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize\n"
         "for module in sys.modules.values():\n"
         "    getattr(module, '__file__', None), getattr(module, '__package__', None), isinstance(module, object)\n"
-        "print(*executed())\n"
+        "print(*imported())\n"
     )
     assert run(program, *DEFERRED) == []
 

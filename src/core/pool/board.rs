@@ -13,7 +13,8 @@
 //! | report   | the first worker that fails     | being written for ever: there is no report                           |
 //! | calls    | workers set, owner clears       | set for a dead worker: one look too many                             |
 //! | record   | its worker, `Vacant` by owner   | names the dead process: that is how the owner finds it               |
-
+//!
+//! Workers sleep on `bell`, which is rung for tasks, and nap on `closing`, which nobody rings for them.
 //!
 //! # Safety
 //! `own` makes a slice of shared memory. Its callers hold what they read: a worker the payload of the task it has started,
