@@ -33,7 +33,7 @@ def held():
     return len(os.listdir("/proc/self/fd"))
 
 
-@case()
+@case(standard="fails")
 def no_descriptors_left(ctx):
     # What the engine keeps open is opened before.
     ctx.Process(target=nothing).start()
@@ -108,7 +108,7 @@ def no_descriptors_left(ctx):
     assert child.exitcode == 0
 
 
-@case()
+@case(standard="hangs")
 def workers_replaced_with_few_descriptors(ctx):
     """Each task comes back, or the pool says that it cannot start workers."""
     normal = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -128,7 +128,7 @@ def workers_replaced_with_few_descriptors(ctx):
         pool.join()
 
 
-@case()
+@case(standard="hangs")
 def no_address_space_left(ctx):
     q, far = ctx.Queue(), ctx.Queue()
     for each in (q, far):
@@ -176,7 +176,7 @@ def use(q, lock, event, value):
     event.set()
 
 
-@case()
+@case(standard="hangs")
 def no_larger_files(ctx):
     q = ctx.Queue()
     pool = ctx.Pool(1, limit, (resource.RLIMIT_FSIZE, 8 * MIB))

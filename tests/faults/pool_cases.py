@@ -126,7 +126,7 @@ def the_only_worker_is_killed_again_and_again(ctx):
             assert pool.apply_async(double, (n,)).get(5) == 2 * n
 
 
-@case()
+@case(standard="hangs")
 def a_stopped_worker_does_not_hold_up_terminate(ctx):
     pool = ctx.Pool(2)
     victim = pool.apply(pid)
@@ -245,7 +245,7 @@ def a_failing_initializer_breaks_the_pool(ctx):
             assert counter.value <= tries + 2, "it goes on trying"
 
 
-@case()
+@case(standard="hangs")
 def terminate_in_a_callback(ctx):
     for failing in (False, True):
         pool = ctx.Pool(2)
