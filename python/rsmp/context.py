@@ -42,6 +42,16 @@ def _load(name: str) -> Any:
     return module
 
 
+_locks: dict[str, Any] = {}
+"""The names of `rsmp.synchronize` once it is used: the attributes of a module take longer than the keys of this."""
+
+
+def _know_locks() -> dict[str, Any]:
+    global _locks
+    _locks = vars(_load("synchronize"))
+    return _locks
+
+
 class _Alias(GenericAlias):
     """``ctx.Queue[int]``: an alias of the class, for annotations, that makes the object when called."""
 
@@ -118,19 +128,19 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
 
     def Lock(self, *, robust: bool = False) -> Any:
         """Return a lock that any process or thread may release; ``robust`` as in `synchronize.OwnerDiedError`."""
-        synchronize = _modules.get("synchronize") or _load("synchronize")
-        class_, ctx = synchronize.Lock, self.get_context()
+        names = _locks or _know_locks()
+        class_, ctx = names["Lock"], self.get_context()
         # Handing the arguments to its `__init__` takes longer than what that does.
-        if class_.__init__ is synchronize._lock_init:
-            return synchronize._make_lock(class_, robust)
+        if class_.__init__ is names["_lock_init"]:
+            return names["_make_lock"](class_, robust)
         return class_(ctx=ctx, robust=robust)
 
     def RLock(self, *, robust: bool = False) -> Any:
         """Return a lock that its holder may acquire again; ``robust`` as in `synchronize.OwnerDiedError`."""
-        synchronize = _modules.get("synchronize") or _load("synchronize")
-        class_, ctx = synchronize.RLock, self.get_context()
-        if class_.__init__ is synchronize._rlock_init:
-            return synchronize._make_rlock(class_, robust)
+        names = _locks or _know_locks()
+        class_, ctx = names["RLock"], self.get_context()
+        if class_.__init__ is names["_rlock_init"]:
+            return names["_make_rlock"](class_, robust)
         return class_(ctx=ctx, robust=robust)
 
     def Condition(self, lock: Any = None) -> Any:
