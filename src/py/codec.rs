@@ -20,6 +20,7 @@ use crate::error::Failure;
 use crate::numbers::{FEW, Numbers};
 use crate::pickle;
 
+mod keys;
 mod parts;
 
 pub(crate) use parts::{Items, Numerals, encode_numbers, encode_part};
@@ -53,8 +54,7 @@ pub(crate) fn decode<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py
     if let Some((&PICKLE, pickled)) = message.split_first() {
         return pickle::loads(py, pickled);
     }
-    let mut decoder = Decoder { reader: Reader::new(message), remembered: SmallVec::new() };
-    decoder.value(py, 0)
+    Decoder::new(Reader::new(message)).value(py, 0)
 }
 
 /// Where a value stands decides whether a second reference to it may turn up in the same message.
@@ -276,9 +276,15 @@ fn unshared(object: *mut ffi::PyObject) -> bool {
 struct Decoder<'a, 'py> {
     reader: Reader<'a>,
     remembered: SmallVec<[Option<Bound<'py, PyAny>>; FEW]>,
+    message: keys::Message,
 }
 
-impl<'py> Decoder<'_, 'py> {
+impl<'a, 'py> Decoder<'a, 'py> {
+    #[inline]
+    fn new(reader: Reader<'a>) -> Self {
+        Self { reader, remembered: SmallVec::new(), message: keys::Message::default() }
+    }
+
     /// As `value`, in the shortest way for an integer.
     #[inline]
     fn item(&mut self, py: Python<'py>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
@@ -287,6 +293,18 @@ impl<'py> Decoder<'_, 'py> {
             Some(value) => unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromLong(value)) },
             None => self.value(py, depth),
         }
+    }
+
+    /// As `value`, for the key of a dict.
+    #[inline]
+    fn key(&mut self, py: Python<'py>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+        let Some((text, remember)) = self.reader.short_text() else { return self.value(py, depth) };
+        // SAFETY: attached; a new reference, or null with an exception set.
+        let key = unsafe { Bound::from_owned_ptr_or_err(py, keys::key(text, &mut self.message)) }?;
+        if remember {
+            self.remembered.push(Some(key.clone()));
+        }
+        Ok(key)
     }
 
     fn value(&mut self, py: Python<'py>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
@@ -367,7 +385,7 @@ impl<'py> Decoder<'_, 'py> {
             self.remembered.push(Some(dict.clone()));
         }
         for _ in 0..length {
-            let key = self.value(py, depth + 1)?;
+            let key = self.key(py, depth + 1)?;
             let item = self.value(py, depth + 1)?;
             // SAFETY: attached, `dict` is a dict, and all three are alive; a negative result has an exception set.
             if unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.as_ptr(), item.as_ptr()) } < 0 {

@@ -4,6 +4,7 @@ import contextlib
 import pickle
 import random
 import string
+import sys
 from typing import Any
 
 import pytest
@@ -97,6 +98,35 @@ def test_identity_inside_a_message_is_kept():
     back = trip([inner, inner, {word: word}, (inner, word)])
     assert back[0] is back[1] is back[3][0]
     assert next(iter(back[2])) is back[2]["word"] is back[3][1]
+
+
+def test_equal_keys_stay_as_many_objects_as_they_were():
+    """Also when they are those of the message before."""
+    one, other = "".join(["wo", "rd"]), "".join(["w", "ord"])
+    for _ in range(3):
+        back = trip([{one: 1}, {other: 2}, {one: 3}])
+        first, second, third = (next(iter(each)) for each in back)
+        assert first == second == "word"
+        assert first is third is not second
+
+
+def test_keys_are_theirs_whatever_keys_came_before():
+    draw = random.Random(5)
+    letters = ["a", "b", "\0", "~", "\x7f", "\x80", "é", "€", "\U0001f600"]
+    for length in [*range(40), 253, 254, 255, 256, 300] * 8:
+        alphabet = draw.choice([letters[:5], letters])
+        keys = ["".join(draw.choices(alphabet, k=length)) for _ in range(4)]
+        message = {key: number for number, key in enumerate(keys)}
+        back = trip([message, message.copy()])
+        assert back == [message, message]
+        assert [hash(key) for key in back[0]] == [hash(key) for key in message]
+
+
+def test_keys_that_differ_all_the_time_hold_no_memory():
+    before = sys.getallocatedblocks()
+    for number in range(20_000):
+        trip({f"key {number}": number})
+    assert sys.getallocatedblocks() - before < 2_000
 
 
 def test_cycles_are_kept():

@@ -53,7 +53,8 @@ pub enum Token<'a> {
 }
 
 /// Appends `token` to `out`; `remember` gives it a number.
-#[inline]
+#[allow(clippy::inline_always)] // what the token is is known where it is written
+#[inline(always)]
 pub fn write(out: &mut Vec<u8>, token: Token<'_>, remember: bool) {
     let flag = if remember { REMEMBER } else { 0 };
     match token {
@@ -137,7 +138,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The next token and whether it takes a number.
-    #[inline]
+    #[allow(clippy::inline_always)] // called for every value; a token that is passed on is written and read once more
+    #[inline(always)]
     pub fn token(&mut self) -> Result<(Token<'a>, bool)> {
         let [tag] = self.array()?;
         let remember = tag & REMEMBER != 0;
@@ -175,6 +177,18 @@ impl<'a> Reader<'a> {
         };
         self.rest = rest;
         Some(value)
+    }
+
+    /// The next token if it is a string of fewer than 254 bytes, and whether it has a number.
+    #[inline]
+    pub fn short_text(&mut self) -> Option<(&'a [u8], bool)> {
+        let (&[tag, length], rest) = self.rest.split_first_chunk()?;
+        if tag & !REMEMBER != STR || length >= LENGTH32 {
+            return None;
+        }
+        let (text, rest) = rest.split_at_checked(usize::from(length))?;
+        self.rest = rest;
+        Some((text, tag & REMEMBER != 0))
     }
 
     #[inline]
@@ -282,7 +296,10 @@ mod tests {
             prop_assert_eq!(reader.int(), None);
             let Token::Float(back) = reader.token().unwrap().0 else { panic!("not a float") };
             prop_assert_eq!(back.to_bits(), float.to_bits());
+            let short = (text.len() < 254).then_some((text.as_bytes(), remember));
+            prop_assert_eq!(reader.clone().short_text(), short);
             prop_assert_eq!(reader.token().unwrap(), (Token::Str(text.as_bytes()), remember));
+            prop_assert_eq!(reader.short_text(), None);
             prop_assert!(reader.is_empty());
         }
 

@@ -8,7 +8,6 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use rsmp_core::frame::compact::{self, Reader, Token};
-use smallvec::SmallVec;
 
 use super::{Decoder, Encoder, LONGEST_TOKEN, Place, integer};
 
@@ -66,12 +65,12 @@ impl<'a, 'py> Items<'a, 'py> {
     pub(crate) fn of(message: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(message);
         let (Token::List(left) | Token::Tuple(left), remember) = reader.token().ok()? else { return None };
-        let mut remembered = SmallVec::new();
+        let mut decoder = Decoder::new(reader);
         if remember {
             // Nothing inside refers to it: it does not exist yet.
-            remembered.push(None);
+            decoder.remembered.push(None);
         }
-        Some(Self { decoder: Decoder { reader, remembered }, left })
+        Some(Self { decoder, left })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -131,7 +130,7 @@ impl<'a> Numerals<'a> {
     /// The items so far.
     pub(crate) fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let reader = Reader::new(&self.out[self.start..]);
-        let mut items = Items { decoder: Decoder { reader, remembered: SmallVec::new() }, left: self.count };
+        let mut items = Items { decoder: Decoder::new(reader), left: self.count };
         let list = PyList::empty(py);
         while let Some(item) = items.next(py)? {
             list.append(item)?;
