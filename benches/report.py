@@ -38,12 +38,12 @@ def factor(value: float) -> str:
     return f"{value:.2f}x" if value < 9.995 else f"{value:.1f}x"
 
 
-def spread(values: list[float]) -> str:
-    """Write half the range between the quartiles, relative to the median."""
+def spread(values: list[float]) -> float:
+    """Return half the range between the quartiles, relative to the median."""
     if len(values) < 2:
-        return ""
+        return 0.0
     low, middle, high = statistics.quantiles(values, n=4)
-    return f"{(high - low) / 2 / middle:.0%}"
+    return (high - low) / 2 / middle
 
 
 def medians(result: Result) -> dict[str, float]:
@@ -99,7 +99,7 @@ def line(result: Result) -> str:
     found, cells = medians(result), [f"{result['scenario']:14}{result['case']:30}"]
     for name in (STANDARD, OURS):
         values = result["seconds"].get(name)
-        cells.append(f"{duration(found[name]):>10} {'±' + spread(values):>5}" if values else f"{'-':>16}")
+        cells.append(f"{duration(found[name]):>10} {f'±{spread(values):.0%}':>5}" if values else f"{'-':>16}")
     reached, goals = ratio(result), result["goals"]
     cells.append(f"{factor(reached) if reached else '':>8}")
     cells.append(f"  {goals['floor'] or '':>5} {goals['aim'] or '':>4}  {verdict(result):6}")
@@ -195,7 +195,7 @@ def full_table(record: Record) -> str:
         found, goals, reached, peak = medians(result), result["goals"], ratio(result), memory_ratio(result)
         cells = [f"{result['scenario'].replace('_', ' ')}: {result['case']}"]
         for name in (STANDARD, OURS):
-            cells.append(f"{duration(found[name])} ±{spread(result['seconds'][name])}" if name in found else "")
+            cells.append(f"{duration(found[name])} ±{spread(result['seconds'][name]):.0%}" if name in found else "")
         cells += [factor(reached) if reached else "", str(goals["floor"] or ""), str(goals["aim"] or "")]
         cells.append(verdict(result))
         limit = goals["limit"]

@@ -29,6 +29,10 @@ LIMIT = 120.0
 BUDGET = 0.6
 """Seconds that a measurement of a rival should take; a slow one does less."""
 CLEAR = "\033[K" if sys.stdout.isatty() else ""
+UNSTEADY, BRIEF, MORE = 0.1, 0.7, 3
+"""A case goes on, for so many times the rounds, while the spread of either of the pair is so large and no measurement
+took so many seconds: the processor's clock and the neighbours change between such measurements, and a few of them may
+all fall on one side."""
 PAIR = ("multiprocessing", "rsmp")
 """Measured in every round and in full; the others in the first rounds."""
 
@@ -106,18 +110,20 @@ def run_case(scenario: str, case: harness.Case, libraries: list[str], options: a
     """Measure one case in turns."""
     able = [name for name in libraries if case.needs in harness.library(name).offers]
     result = Result(scenario, case.name, asdict(target(scenario, case.name)))
-    rounds = [(number, False) for number in range(options.rounds)]
-    rounds += [(number, True) for number in range(options.memory_rounds)]
-    for number, watched in rounds:
-        taking_part = [name for name in able if name in PAIR or number < (1 if watched else options.rival_rounds)]
+
+    def take_turns(number: int, names: list[str], watched: bool = False) -> float:
+        """Run one round; return how long the longest measurement took, in seconds."""
+        longest = 0.0
         # The order alternates, so that no library always runs after the same other.
-        for name in taking_part if number % 2 == 0 else reversed(taking_part):
+        for name in names if number % 2 == 0 else reversed(names):
             if name in result.errors:
                 continue
             if sys.stdout.isatty():
                 what = "memory" if watched else "time"
                 print(f"\r{scenario}: {case.name}: {name}, {what} {number + 1}{CLEAR}", end="\r", flush=True)
+            begun = time.monotonic()
             found = measure(name, scenario, case.name, watched)
+            longest = max(longest, time.monotonic() - begun)
             if isinstance(found, str):
                 result.errors[name] = found
             elif watched:
@@ -125,6 +131,18 @@ def run_case(scenario: str, case: harness.Case, libraries: list[str], options: a
             else:
                 result.counts[name] = found["count"]
                 result.seconds.setdefault(name, []).append(found["seconds"])
+        return longest
+
+    pair = [name for name in able if name in PAIR]
+    longest = 0.0
+    for number in range(options.rounds):
+        longest = max(longest, take_turns(number, able if number < options.rival_rounds else pair))
+    for number in range(options.rounds, MORE * options.rounds):
+        if longest > BRIEF or all(report.spread(result.seconds.get(name, [])) < UNSTEADY for name in PAIR):
+            break
+        take_turns(number, able)
+    for number in range(options.memory_rounds):
+        take_turns(number, able if number == 0 else pair, watched=True)
     return result
 
 
