@@ -30,9 +30,9 @@ BUDGET = 0.6
 """Seconds that a measurement of a rival should take; a slow one does less."""
 CLEAR = "\033[K" if sys.stdout.isatty() else ""
 UNSTEADY, BRIEF, MORE = 0.1, 0.7, 3
-"""A case goes on, for so many times the rounds, while the spread of either of the pair is so large and no measurement
-took so many seconds: the processor's clock and the neighbours change between such measurements, and a few of them may
-all fall on one side."""
+"""A case goes on, for so many times the rounds, while the spread of either of the pair is so large, with the libraries
+of which no measurement took so many seconds: the processor's clock and the neighbours change between such measurements,
+and a few of them may all fall on one side."""
 PAIR = ("multiprocessing", "rsmp")
 """Measured in every round and in full; the others in the first rounds."""
 
@@ -111,9 +111,10 @@ def run_case(scenario: str, case: harness.Case, libraries: list[str], options: a
     able = [name for name in libraries if case.needs in harness.library(name).offers]
     result = Result(scenario, case.name, asdict(target(scenario, case.name)))
 
-    def take_turns(number: int, names: list[str], watched: bool = False) -> float:
-        """Run one round; return how long the longest measurement took, in seconds."""
-        longest = 0.0
+    longest: dict[str, float] = {}
+
+    def take_turns(number: int, names: list[str], watched: bool = False) -> None:
+        """Run one round, and note how long the longest measurement of each library took, in seconds."""
         # The order alternates, so that no library always runs after the same other.
         for name in names if number % 2 == 0 else reversed(names):
             if name in result.errors:
@@ -123,7 +124,7 @@ def run_case(scenario: str, case: harness.Case, libraries: list[str], options: a
                 print(f"\r{scenario}: {case.name}: {name}, {what} {number + 1}{CLEAR}", end="\r", flush=True)
             begun = time.monotonic()
             found = measure(name, scenario, case.name, watched)
-            longest = max(longest, time.monotonic() - begun)
+            longest[name] = max(longest.get(name, 0.0), time.monotonic() - begun)
             if isinstance(found, str):
                 result.errors[name] = found
             elif watched:
@@ -131,16 +132,16 @@ def run_case(scenario: str, case: harness.Case, libraries: list[str], options: a
             else:
                 result.counts[name] = found["count"]
                 result.seconds.setdefault(name, []).append(found["seconds"])
-        return longest
 
     pair = [name for name in able if name in PAIR]
-    longest = 0.0
     for number in range(options.rounds):
-        longest = max(longest, take_turns(number, able if number < options.rival_rounds else pair))
+        take_turns(number, able if number < options.rival_rounds else pair)
+    brief = [name for name in able if longest.get(name, 0.0) <= BRIEF]
     for number in range(options.rounds, MORE * options.rounds):
-        if longest > BRIEF or all(report.spread(result.seconds.get(name, [])) < UNSTEADY for name in PAIR):
+        unsteady = any(report.spread(result.seconds.get(name, [])) >= UNSTEADY for name in pair)
+        if not unsteady or not set(pair).issubset(brief):
             break
-        take_turns(number, able)
+        take_turns(number, brief)
     for number in range(options.memory_rounds):
         take_turns(number, able if number == 0 else pair, watched=True)
     return result
