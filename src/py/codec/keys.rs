@@ -25,7 +25,7 @@ pub(super) struct Message(u64);
 struct Entry {
     /// A string of ASCII that belongs to the cache, or null.
     key: *mut ffi::PyObject,
-    /// The message it was last used in.
+    /// The last message that it was used in.
     message: u64,
 }
 
@@ -59,7 +59,8 @@ pub(super) unsafe fn key(text: &[u8], message: &mut Message) -> *mut ffi::PyObje
     unsafe {
         let entry = &mut (*CACHE.entries.get())[place(text)];
         if !entry.key.is_null() && characters(entry.key) == text {
-            if entry.message == message.0 {
+            // One that is read item by item may have had others in between.
+            if entry.message >= message.0 {
                 return super::string(text);
             }
             entry.message = message.0;
