@@ -9,7 +9,15 @@ pub fn run(data: &[u8]) {
     let mut reader = Reader::new(data);
     let mut tokens = Vec::new();
     let mut used = 0;
-    while let Ok((token, remember)) = reader.token() {
+    loop {
+        // The short ways give what the long one gives, or nothing.
+        let (number, string) = (reader.clone().int(), reader.clone().short_text());
+        let Ok((token, remember)) = reader.token() else {
+            assert!(number.is_none() && string.is_none());
+            break;
+        };
+        assert!(number.is_none_or(|value| token == Token::Int(value)));
+        assert!(string.is_none_or(|(text, numbered)| (token, remember) == (Token::Str(text), numbered)));
         let rest = data.len() - used;
         let text = match token {
             Token::Str(text) | Token::Bytes(text) => text.len(),
