@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-_rsmp = pytest.importorskip("rsmp._rsmp", reason="the codec is rsmp's own")
+from rsmp import _rsmp
+
+keeps_keys = pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="on a free-threaded interpreter every message is a pickle, which keeps no keys",
+)
 
 
 def trip(value: Any) -> Any:
@@ -108,6 +113,20 @@ def test_equal_keys_stay_as_many_objects_as_they_were():
         first, second, third = (next(iter(each)) for each in back)
         assert first == second == "word"
         assert first is third is not second
+
+
+@keeps_keys
+def test_keys_of_a_stream_are_made_once():
+    names = ["id", "di", "idx", "name", "names", "number", "value", "values", "timestamp", "x" * 32]
+    first, second = trip(dict.fromkeys(names)), trip(dict.fromkeys(names))
+    assert all(one is other for one, other in zip(first, second, strict=True))
+
+
+@keeps_keys
+def test_keys_that_are_alike_have_places_of_their_own():
+    names = [f"feature_{number}" for number in range(100)]
+    first, second = trip(dict.fromkeys(names)), trip(dict.fromkeys(names))
+    assert sum(one is other for one, other in zip(first, second, strict=True)) > 25
 
 
 def test_keys_are_theirs_whatever_keys_came_before():

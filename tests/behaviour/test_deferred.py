@@ -170,7 +170,8 @@ def test_a_program_that_imports_one_has_all_of_it_then_and_not_later(name):
         "if sys.argv[2] == 'statement': exec('import ' + sys.argv[1])\n"
         "elif sys.argv[2] == 'names': exec('from ' + sys.argv[1] + ' import *')\n"
         "else: importlib.import_module(sys.argv[1])\n"
-        "assert imported() == [sys.argv[1]]\n"
+        "import types\n"
+        "assert imported() == [sys.argv[1]] and type(sys.modules[sys.argv[1]]) is types.ModuleType\n"
     ).replace("sys.argv[1:]", "sys.argv[1:2]")
     for how in ("statement", "names", "function"):
         run(program, name, how)

@@ -10,7 +10,9 @@ import pytest
 
 from under_test import mp as library
 
-pytestmark = pytest.mark.skipif(library.__name__ != "rsmp", reason="rsmp's own command")
+pytestmark = pytest.mark.skipif(
+    library.__name__ != "rsmp", reason="tests `python -m rsmp`, a command that no other library has"
+)
 
 LONG = 60.0
 

@@ -12,7 +12,10 @@ METHODS = ("fork", "spawn", "forkserver")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_interpreters_own_suite(mp, method):
-    pytest.importorskip("test._test_multiprocessing", reason="this interpreter comes without its tests")
+    pytest.importorskip(
+        "test._test_multiprocessing",
+        reason="runs CPython's own suite, which this interpreter comes without (libpython3-testsuite)",
+    )
     if mp.__name__ not in ("rsmp", "multiprocessing"):
         pytest.skip(
             f"CPython's suite tests what `import multiprocessing` gives; nothing puts {mp.__name__} in its place"

@@ -99,18 +99,3 @@ fn place(text: &[u8]) -> usize {
     // The multiplier is 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, volume 3, 6.4).
     ((ends ^ text.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as usize
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_has_an_entry_and_like_ones_have_several() {
-        let places = |names: &[&str]| -> std::collections::BTreeSet<usize> {
-            names.iter().map(|name| place(name.as_bytes())).inspect(|&place| assert!(place < ENTRIES)).collect()
-        };
-        assert_eq!(places(&["id", "di", "idx", "name", "names", "number", "value", "values", "timestamp"]).len(), 9);
-        let numbered: Vec<String> = (0..100).map(|number| format!("feature_{number}")).collect();
-        assert!(places(&numbered.iter().map(String::as_str).collect::<Vec<_>>()).len() > 50);
-    }
-}
