@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := 'maturin>=1.9,<2' mypy numpy pytest pytest-timeout ruff
 
-.PHONY: help develop demo test test-all bench bench-plots bench-core fuzz loom miri tsan lint clean
+.PHONY: help develop demo test test-all bench bench-plots bench-core layout fuzz loom miri tsan lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ bench-plots: develop ## cost against producers, queued messages, sizes and locks
 
 bench-core: ## the engine's own benchmarks, without Python
 	@cargo bench --quiet --package rsmp-benches
+
+layout: develop ## put the functions that programs use beside each other (tools/layout.py)
+	@$(BIN)/python tools/layout.py
+	@$(MAKE) --no-print-directory develop
 
 fuzz: ## run the fuzzers, a minute each (tools/fuzz.py)
 	@$(PYTHON) tools/fuzz.py
