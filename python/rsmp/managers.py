@@ -75,6 +75,9 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
             # In the abstract namespace: nothing to remove, whoever dies first. The key is what keeps others out.
             self._address = f"\0rsmp-manager-{os.urandom(16).hex()}"
         self._process: Any = None
+        if getattr(self._ctx.Process, "_start_method", None) == "fork":
+            # Both sides authenticate with it: executed once, in memory that they share.
+            importlib.import_module("hmac")
         try:
             if own_address and initializer is None and self._may_listen_first():
                 self._start_listening()
