@@ -1,4 +1,4 @@
-"""How much memory a measurement used at most: every process of its session together, watched from outside.
+"""How much memory a measurement used at most: its process and all descendants together, watched from outside.
 
 Counted are the private memory of the processes (their proportional set size without shared memory) and the shared
 memory they hold: the larger of what they have mapped (each page once) and what the memory files they have open
@@ -32,6 +32,18 @@ def session(leader: int) -> list[int]:
     return found
 
 
+def family(leader: int) -> list[int]:
+    """Return ``leader`` and its descendants. Cheaper than `session`: a look takes a CPU from those it looks at."""
+    found = [leader]
+    for pid in found:
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
 def sizes(pid: int) -> tuple[int, int]:
     """Return a process's proportional share of all memory and of shared memory, in KiB."""
     share = shared = 0
@@ -59,10 +71,10 @@ def memory_files(pid: int) -> dict[tuple[int, int], int]:
 
 
 def used(leader: int) -> int:
-    """Return what a session uses now, in KiB."""
+    """Return what a process and its descendants use now, in KiB."""
     private = mapped = 0
     files: dict[tuple[int, int], int] = {}
-    for pid in session(leader):
+    for pid in family(leader):
         try:
             share, shared = sizes(pid)
             files |= memory_files(pid)
@@ -74,7 +86,7 @@ def used(leader: int) -> int:
 
 
 class Peak:
-    """The most that a session used, in KiB, at the moments when `look` was called."""
+    """The most that a process and its descendants used, in KiB, at the moments when `look` was called."""
 
     def __init__(self, leader: int) -> None:
         self.leader = leader
