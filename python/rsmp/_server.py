@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Server", "listener_client", "serve_forked", "serve_starter"]
+__all__ = ["Server", "Stop", "listener_client", "serve_forked", "serve_starter"]
 
 _standard: Any = _stdlib.load("managers")
 process, util = _standard.process, _standard.util
@@ -59,6 +59,7 @@ class Server(_standard.Server):  # type: ignore[misc]
         self.id_to_refcount: dict[str, int] = {}
         self.id_to_local_proxy_obj: dict[str, Any] = {}
         self.mutex = threading.Lock()
+        self.stop_event: Any = None
 
     def serve_forever(self) -> None:
         """Serve until told to stop, or until the process that started this one is gone."""
@@ -87,11 +88,14 @@ class Server(_standard.Server):  # type: ignore[misc]
                 break
 
     def _accept_until_stopped(self, listening: Any) -> None:
-        self.stop_event = stop = _Stop()
+        stop = self.stop_event = self.stop_event or Stop()
         listening.setblocking(False)
         awaited = [listening, stop] if self._starter is None else [listening, stop, self._starter._sentinel]
-        while connection.wait(awaited) == [listening]:
+        while (ready := connection.wait(awaited)) == [listening]:
             self._accept()
+        if stop in ready and not stop.is_set():
+            util.debug("manager received shutdown message")
+            stop.set()
 
     def accepter(self) -> None:
         """Start a thread for each connection."""
@@ -175,8 +179,8 @@ class Server(_standard.Server):  # type: ignore[misc]
         return "#PROXY", (exposed, _standard.Token(typeid, self.address, ident))
 
 
-class _Stop(threading.Event):
-    """An event that `connection.wait` waits for, too."""
+class Stop(threading.Event):
+    """An event that `connection.wait` waits for, too, in all processes that are forked from this one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,6 +196,10 @@ class _Stop(threading.Event):
     def set(self) -> None:
         """Set the event, for good."""
         super().set()
+        self.ring()
+
+    def ring(self) -> None:
+        """Make the descriptor readable, in all the processes."""
         os.eventfd_write(self._descriptor, 1)
 
 

@@ -15,11 +15,12 @@ import threading
 import time
 
 from rsmp import _child, _stdlib, connection, process, shared_memory
-from rsmp._server import Server, listener_client, serve_forked, serve_starter
+from rsmp._server import Server, Stop, listener_client, serve_forked, serve_starter
 from rsmp.context import _default_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _standard = _stdlib.mirror(__name__)
@@ -79,8 +80,9 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
             # Both sides authenticate with it: executed once, in memory that they share.
             importlib.import_module("hmac")
         try:
+            stop = None
             if own_address and initializer is None and self._may_listen_first():
-                self._start_listening()
+                stop = self._start_listening()
             else:
                 self._start_and_wait(initializer, initargs)
         except BaseException:
@@ -92,12 +94,12 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
                 self._address = None
             raise
         self._state.value = _standard.State.STARTED
-        self.shutdown = util.Finalize(
-            self,
-            type(self)._finalize_manager,
-            args=(self._process, self._address, self._authkey, self._state, self._Client, self._shutdown_timeout),
-            exitpriority=0,
-        )
+        process, address, state, timeout = self._process, self._address, self._state, self._shutdown_timeout
+        callback: Any = type(self)._finalize_manager
+        args: Any = process, address, self._authkey, state, self._Client, timeout
+        if stop is not None:
+            callback, args = _end_server, (process, address, state, timeout, stop.ring)
+        self.shutdown = util.Finalize(self, callback, args=args, exitpriority=0)
 
     def _may_listen_first(self) -> bool:
         """Whether this process may make the server that its fork is to be, and nobody would see the difference."""
@@ -106,14 +108,20 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
             getattr(self._ctx.Process, "_start_method", None) == "fork"
             and cls._Server is Server
             and not _stdlib.replaced(sys.modules[__name__], cls._run_server.__func__)  # type: ignore[attr-defined]
+            and not _stdlib.replaced(sys.modules[__name__], cls._finalize_manager)
+            and not _stdlib.replaced(sys.modules[Server.__module__], Server.shutdown)
             and listener_client["pickle"][0] is connection.Listener
             # Another thread's child would have the listening socket too: connecting to a dead server would wait.
             and threading.active_count() == 1
         )
 
-    def _start_listening(self) -> None:
-        """Start a server that listens already: it need not be waited for, and has less to do in its first moments."""
+    def _start_listening(self) -> Stop:
+        """Start a server that listens already: it need not be waited for, and has less to do in its first moments.
+
+        Return what stops it, which spares its last moments a client that both sides authenticate.
+        """
         server = self._Server(self._registry, self._address, self._authkey, self._serializer)
+        server.stop_event = Stop()
         held = _child.admits_interrupts()
         if held:
             # The server ignores Ctrl-C as soon as it runs.
@@ -127,6 +135,8 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
                 if held:
                     _child.admit_interrupts()
         self._address = server.address
+        stop: Stop = server.stop_event
+        return stop
 
     def _start_and_wait(self, initializer: Any, initargs: Any) -> None:
         reader, writer = connection.Pipe(duplex=False)
@@ -173,23 +183,10 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
     def _finalize_manager(
         process: Any, address: Any, authkey: bytes, state: Any, _Client: Any, shutdown_timeout: float
     ) -> None:
-        if process.is_alive():
-            util.info("sending shutdown message to manager")
-            try:
-                _ask_to_stop(_Client(address, authkey=None), authkey, shutdown_timeout)
-            except Exception as error:
-                util.info("... shutdown message failed: %r", error)
-            process.join(timeout=shutdown_timeout)
-            if process.is_alive():
-                util.info("manager still alive")
-                process.terminate()
-                process.join(timeout=shutdown_timeout)
-                if process.is_alive():
-                    util.info("manager still alive after terminate")
-                    process.kill()
-                    process.join()
-        state.value = _standard.State.SHUTDOWN
-        _standard.BaseProxy._address_to_local.pop(address, None)
+        def ask() -> None:
+            _ask_to_stop(_Client(address, authkey=None), authkey, shutdown_timeout)
+
+        _end_server(process, address, state, shutdown_timeout, ask)
 
     def _check_initial(self, server: str) -> None:
         state, value = _standard.State, self._state.value
@@ -214,6 +211,26 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         """Make ``typeid`` a type of this manager, with a method of that name unless ``create_method`` is false."""
         proxytype = AutoProxy if proxytype is None else _proxy_types.get(proxytype, proxytype)
         super().register(typeid, callable, proxytype, exposed, method_to_typeid, create_method)
+
+
+def _end_server(process: Any, address: Any, state: Any, timeout: float, tell: Callable[[], None]) -> None:
+    """Have the server stop by ``tell``, and end its process if it does not within ``timeout`` seconds."""
+    if process.is_alive():
+        util.info("sending shutdown message to manager")
+        try:
+            tell()
+        except Exception as error:
+            util.info("... shutdown message failed: %r", error)
+        for end, what in ((process.terminate, ""), (process.kill, " after terminate")):
+            process.join(timeout=timeout)
+            if not process.is_alive():
+                break
+            util.info("manager still alive%s", what)
+            end()
+        else:
+            process.join()
+    state.value = _standard.State.SHUTDOWN
+    _standard.BaseProxy._address_to_local.pop(address, None)
 
 
 def _ask_to_stop(conn: Any, authkey: bytes, timeout: float) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -251,6 +252,23 @@ def test_shutdown_does_not_wait_for_a_server_that_hangs(ctx):
     manager.shutdown()
     assert time.monotonic() - started < 5
     assert not manager._process.is_alive()
+
+
+@pytest.mark.rsmp_only("the standard library's server ends by a request, and is terminated if none comes through")
+def test_a_forked_server_ends_by_itself_whatever_its_clients_do(mp):
+    manager = managers.SyncManager(ctx=mp.get_context("fork"))
+    manager.start()
+    items = manager.list()
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+    for client in waiting:
+        # The server has a thread for each, which waits for its answer to a challenge.
+        client.connect(manager.address)
+    manager.shutdown()
+    assert manager._process.exitcode == 0
+    with pytest.raises((EOFError, ConnectionError)):
+        items.append(1)
+    for client in waiting:
+        client.close()
 
 
 def test_a_killed_server(ctx):
