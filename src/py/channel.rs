@@ -154,6 +154,9 @@ impl Channel {
                 None => break,
             }
         }
+        if self.ring.is_pause_due() && deadline != Deadline::PASSED {
+            block::aside(py, || self.ring.pause());
+        }
         Ok(done)
     }
 

@@ -4,8 +4,9 @@
 //! therefore first gives the consumers as long as the growth would cost, provided that they took something lately. At
 //! worst that doubles the cost of growing; mostly the queue stays as small as the consumers' lag.
 //!
-//! Where there is more work than CPUs, they may be waiting for this very CPU. Spinning soon stops being tried then, and
-//! what growth costs is saved up until it is worth a sleep.
+//! Where there is more work than CPUs, they may be waiting for this very CPU. Spinning soon stops being tried then. What
+//! growth costs is saved up instead, and the caller sleeps for it when it holds no lock any more (`rest`); the less often,
+//! the less that helps.
 
 use core::time::Duration;
 use std::thread;
@@ -21,8 +22,10 @@ use crate::sync::spin::Spin;
 const NANOS_PER_KIB: u64 = 750;
 /// Waits shorter than this are spent spinning,
 const SHORT: Duration = Duration::from_micros(60);
-/// and where that does not help, saved up for a sleep of this.
+/// and where that does not help, saved up for a sleep of this, when consumers get a CPU,
 const SLEEP: Duration = Duration::from_micros(300);
+/// or up to so many times longer when they do not catch up.
+const SELDOM: usize = 64;
 /// A consumer that took something in this time is at work; others may have its CPU for a while.
 const LATELY: Duration = Duration::from_millis(2);
 
@@ -33,19 +36,26 @@ pub(super) struct Pace {
     head: AtomicUsize,
     /// and when it last saw another one: nanoseconds.
     moved: AtomicUsize,
-    /// Nanoseconds of waiting that were saved up.
+    /// Nanoseconds of waiting that were saved up,
     saved: AtomicUsize,
+    /// and how many are worth a sleep.
+    price: AtomicUsize,
     spin: Spin,
 }
 
 impl Pace {
     pub(super) const fn new() -> Self {
-        Self { head: AtomicUsize::new(0), moved: AtomicUsize::new(0), saved: AtomicUsize::new(0), spin: Spin::new() }
+        Self {
+            head: AtomicUsize::new(0),
+            moved: AtomicUsize::new(0),
+            saved: AtomicUsize::new(0),
+            price: AtomicUsize::new(SLEEP.as_nanos() as usize),
+            spin: Spin::new(),
+        }
     }
 
     /// How the head has moved since this was last asked.
-    fn look(&self, head: u64) -> Consumers {
-        let now = clock::now();
+    fn look(&self, head: u64, now: u64) -> Consumers {
         if self.head.swap(head as usize, Ordering::Relaxed) != head as usize {
             self.moved.store(now as usize, Ordering::Relaxed);
             return Consumers::Moving;
@@ -55,7 +65,7 @@ impl Pace {
         if idle < LATELY.as_nanos() as u64 { Consumers::Halted } else { Consumers::Away }
     }
 
-    /// Waits for `found`, about as long as `patience`: at once where spinning helps, otherwise when enough was saved up.
+    /// Waits for `found` where spinning helps, and saves up what is left of `patience`; whether it was found.
     fn wait(&self, consumers: Consumers, patience: Duration, found: impl Fn() -> bool) -> bool {
         if consumers == Consumers::Away {
             return false;
@@ -65,13 +75,22 @@ impl Pace {
             return true;
         }
         let rest = patience.saturating_sub(Duration::from_nanos(clock::now() - begun));
-        let saved = rest + Duration::from_nanos(self.saved.load(Ordering::Relaxed) as u64);
-        let sleeps = saved >= SLEEP;
-        if sleeps {
-            thread::sleep(saved);
-        }
-        self.saved.store(if sleeps { 0 } else { saved.as_nanos() as usize }, Ordering::Relaxed);
-        sleeps && found()
+        self.saved.fetch_add(rest.as_nanos() as usize, Ordering::Relaxed);
+        false
+    }
+
+    /// Whether enough is saved up for a sleep.
+    #[inline]
+    fn is_due(&self) -> bool {
+        self.saved.load(Ordering::Relaxed) >= self.price.load(Ordering::Relaxed)
+    }
+
+    /// A sleep was had, and let the consumers catch up or not.
+    fn slept(&self, helped: bool) {
+        let least = SLEEP.as_nanos() as usize;
+        let price = if helped { least } else { (2 * self.price.load(Ordering::Relaxed)).min(SELDOM * least) };
+        self.price.store(price, Ordering::Relaxed);
+        self.saved.store(0, Ordering::Relaxed);
     }
 }
 
@@ -97,7 +116,26 @@ impl Ring {
         if wanted - head < 2 {
             return false;
         }
-        self.pace.wait(self.pace.look(taken()), cost(SEGMENT), || taken() / SEGMENT > head)
+        self.pace.wait(self.pace.look(taken(), clock::now()), cost(SEGMENT), || taken() / SEGMENT > head)
+    }
+
+    /// Whether whoever has put something should let the consumers have the CPU: `pause`.
+    #[inline]
+    #[must_use]
+    pub fn is_pause_due(&self) -> bool {
+        self.pace.is_due()
+    }
+
+    /// Sleeps for the growth that was not waited for. To be called without a lock.
+    #[cold]
+    pub fn pause(&self) {
+        let head = || self.header().get.mark.read().position;
+        let before = head();
+        let backlog = self.header().put.mark.read().position.saturating_sub(before);
+        if backlog > 0 {
+            thread::sleep(SLEEP);
+        }
+        self.pace.slept(head() - before >= backlog / 2);
     }
 
     /// Waits for a slab for `len` bytes to be freed, as long as a fresh one would cost. Without a lock.
@@ -106,7 +144,7 @@ impl Ring {
         if self.is_empty() {
             return;
         }
-        let consumers = self.pace.look(self.header().get.mark.read().position);
+        let consumers = self.pace.look(self.header().get.mark.read().position, clock::now());
         let found = || self.slabs().has_warm(len);
         let patience = cost(len);
         if patience <= SHORT {
@@ -127,33 +165,51 @@ impl Ring {
 mod tests {
     use super::*;
 
+    const COST: usize = SLEEP.as_nanos() as usize;
+
     #[test]
     fn consumers_are_away_until_the_head_moves_and_some_time_after() {
         let pace = Pace::new();
-        assert_eq!(pace.look(0), Consumers::Away);
-        assert_eq!(pace.look(8), Consumers::Moving);
-        assert_eq!(pace.look(8), Consumers::Halted);
-        assert_eq!(pace.look(16), Consumers::Moving);
-        thread::sleep(2 * LATELY);
-        assert_eq!(pace.look(16), Consumers::Away);
+        let lately = LATELY.as_nanos() as u64;
+        let begin = 10 * lately;
+        assert_eq!(pace.look(0, begin), Consumers::Away);
+        assert_eq!(pace.look(8, begin), Consumers::Moving);
+        assert_eq!(pace.look(8, begin + lately - 1), Consumers::Halted);
+        assert_eq!(pace.look(8, begin + lately), Consumers::Away);
+        assert_eq!(pace.look(16, begin + 2 * lately), Consumers::Moving);
+        assert_eq!(pace.look(16, begin), Consumers::Halted);
     }
 
     #[test]
     fn nobody_waits_for_consumers_that_are_away() {
         let pace = Pace::new();
         assert!(!pace.wait(Consumers::Away, 2 * SLEEP, || panic!("looked")));
-        assert_eq!(pace.saved.load(Ordering::Relaxed), 0);
+        assert!(!pace.is_due());
     }
 
     #[test]
-    fn waits_for_halted_consumers_are_saved_up_until_they_are_worth_a_sleep() {
+    fn waits_for_halted_consumers_are_saved_up() {
         let pace = Pace::new();
-        let part = SLEEP / 4;
-        assert!(!pace.wait(Consumers::Halted, part, || panic!("looked")));
-        assert_ne!(pace.saved.load(Ordering::Relaxed), 0);
-        let before = clock::now();
-        assert!(pace.wait(Consumers::Halted, SLEEP, || true));
-        assert!(u128::from(clock::now() - before) >= SLEEP.as_nanos());
-        assert_eq!(pace.saved.load(Ordering::Relaxed), 0);
+        while !pace.is_due() {
+            assert!(!pace.wait(Consumers::Halted, SLEEP, || panic!("looked")));
+        }
+        pace.slept(true);
+        assert!(!pace.is_due());
+    }
+
+    #[test]
+    fn a_sleep_that_does_not_help_makes_the_next_one_rarer() {
+        let pace = Pace::new();
+        pace.slept(false);
+        pace.saved.store(COST, Ordering::Relaxed);
+        assert!(!pace.is_due());
+        pace.saved.store(2 * COST, Ordering::Relaxed);
+        assert!(pace.is_due());
+        (0..20).for_each(|_| pace.slept(false));
+        pace.saved.store(SELDOM * COST, Ordering::Relaxed);
+        assert!(pace.is_due());
+        pace.slept(true);
+        pace.saved.store(COST, Ordering::Relaxed);
+        assert!(pace.is_due());
     }
 }
