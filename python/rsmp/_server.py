@@ -30,9 +30,6 @@ listener_client: dict[str, tuple[Any, Any]] = {
 }
 """Listener and client type of each serializer."""
 
-_PARENT_CHECK = 0.5
-"""Seconds between a server's looks at the process that started it."""
-
 _ACCEPT_PAUSE = 0.02
 """Seconds until a server accepts again after it could not."""
 
@@ -47,6 +44,8 @@ class Server(_standard.Server):  # type: ignore[misc]
     """What runs in the process of a manager; see `multiprocessing.managers.Server`."""
 
     _starter: Any = None
+    _prepared: Any = None
+    """The event that is to stop the server, if its starter has it, too."""
 
     def __init__(self, registry: dict[str, Any], address: Any, authkey: bytes, serializer: str) -> None:
         if not isinstance(authkey, bytes):
@@ -59,7 +58,6 @@ class Server(_standard.Server):  # type: ignore[misc]
         self.id_to_refcount: dict[str, int] = {}
         self.id_to_local_proxy_obj: dict[str, Any] = {}
         self.mutex = threading.Lock()
-        self.stop_event: Any = None
 
     def serve_forever(self) -> None:
         """Serve until told to stop, or until the process that started this one is gone."""
@@ -76,23 +74,19 @@ class Server(_standard.Server):  # type: ignore[misc]
             sys.exit(0)
 
     def _serve(self) -> None:
+        stop = self.stop_event = self._prepared or Stop()
+        self._prepared = None
+        awaited = [stop] if self._starter is None else [stop, self._starter._sentinel]
         replaced = _stdlib.replaced(sys.modules[__name__], type(self).accepter)
         if not replaced and type(self.listener) in _SOCKET_LISTENERS:
             # In this thread: in a process that is just starting, one more is what costs most.
-            self._accept_until_stopped(self.listener._listener._socket)
-            return
-        self.stop_event = threading.Event()
-        threading.Thread(target=self.accepter, daemon=True).start()
-        while not self.stop_event.wait(_PARENT_CHECK):
-            if self._starter is not None and not self._starter.is_alive():
-                break
-
-    def _accept_until_stopped(self, listening: Any) -> None:
-        stop = self.stop_event = self.stop_event or Stop()
-        listening.setblocking(False)
-        awaited = [listening, stop] if self._starter is None else [listening, stop, self._starter._sentinel]
-        while (ready := connection.wait(awaited)) == [listening]:
-            self._accept()
+            listening = self.listener._listener._socket
+            listening.setblocking(False)
+            while (ready := connection.wait([listening, *awaited])) == [listening]:
+                self._accept()
+        else:
+            threading.Thread(target=self.accepter, daemon=True).start()
+            ready = connection.wait(awaited)
         if stop in ready and not stop.is_set():
             util.debug("manager received shutdown message")
             stop.set()
@@ -179,15 +173,28 @@ class Server(_standard.Server):  # type: ignore[misc]
         return "#PROXY", (exposed, _standard.Token(typeid, self.address, ident))
 
 
+def _file(descriptor: int, fstat: Any = os.fstat) -> tuple[int, int] | None:
+    try:
+        status = fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class Stop(threading.Event):
     """An event that `connection.wait` waits for, too, in all processes that are forked from this one."""
+
+    _descriptor = -1
 
     def __init__(self) -> None:
         super().__init__()
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._file = _file(self._descriptor)
 
-    def __del__(self, close: Any = os.close) -> None:
-        close(self._descriptor)
+    def __del__(self, close: Any = os.close, file: Any = _file) -> None:
+        # Programs that become daemons close all descriptors, and the number may be another file's then.
+        if self._descriptor >= 0 and file(self._descriptor) == self._file:
+            close(self._descriptor)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable from when the event is set."""
@@ -198,9 +205,12 @@ class Stop(threading.Event):
         super().set()
         self.ring()
 
-    def ring(self) -> None:
-        """Make the descriptor readable, in all the processes."""
+    def ring(self) -> bool:
+        """Make the descriptor readable, in all the processes; False if this one does not have it any more."""
+        if _file(self._descriptor) != self._file:
+            return False
         os.eventfd_write(self._descriptor, 1)
+        return True
 
 
 def _ignore(message: Any) -> None:

@@ -71,14 +71,14 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         self._check_initial("server")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if getattr(self._ctx.Process, "_start_method", None) == "fork":
+            # Clients and the server authenticate with it: executed once, in memory that they share.
+            importlib.import_module("hmac")
         own_address = self._address is None and self._serializer == "pickle"
         if own_address:
             # In the abstract namespace: nothing to remove, whoever dies first. The key is what keeps others out.
             self._address = f"\0rsmp-manager-{os.urandom(16).hex()}"
         self._process: Any = None
-        if getattr(self._ctx.Process, "_start_method", None) == "fork":
-            # Both sides authenticate with it: executed once, in memory that they share.
-            importlib.import_module("hmac")
         try:
             stop = None
             if own_address and initializer is None and self._may_listen_first():
@@ -98,7 +98,7 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         callback: Any = type(self)._finalize_manager
         args: Any = process, address, self._authkey, state, self._Client, timeout
         if stop is not None:
-            callback, args = _end_server, (process, address, state, timeout, stop.ring)
+            callback, args = _end_forked, (stop, *args)
         self.shutdown = util.Finalize(self, callback, args=args, exitpriority=0)
 
     def _may_listen_first(self) -> bool:
@@ -110,6 +110,7 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
             and not _stdlib.replaced(sys.modules[__name__], cls._run_server.__func__)  # type: ignore[attr-defined]
             and not _stdlib.replaced(sys.modules[__name__], cls._finalize_manager)
             and not _stdlib.replaced(sys.modules[Server.__module__], Server.shutdown)
+            and not _stdlib.replaced(sys.modules[Server.__module__], Server.serve_forever)
             and listener_client["pickle"][0] is connection.Listener
             # Another thread's child would have the listening socket too: connecting to a dead server would wait.
             and threading.active_count() == 1
@@ -120,8 +121,9 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
 
         Return what stops it, which spares its last moments a client that both sides authenticate.
         """
+        stop = Stop()
         server = self._Server(self._registry, self._address, self._authkey, self._serializer)
-        server.stop_event = Stop()
+        server._prepared = stop
         held = _child.admits_interrupts()
         if held:
             # The server ignores Ctrl-C as soon as it runs.
@@ -135,7 +137,6 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
                 if held:
                     _child.admit_interrupts()
         self._address = server.address
-        stop: Stop = server.stop_event
         return stop
 
     def _start_and_wait(self, initializer: Any, initargs: Any) -> None:
@@ -183,10 +184,9 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
     def _finalize_manager(
         process: Any, address: Any, authkey: bytes, state: Any, _Client: Any, shutdown_timeout: float
     ) -> None:
-        def ask() -> None:
-            _ask_to_stop(_Client(address, authkey=None), authkey, shutdown_timeout)
-
-        _end_server(process, address, state, shutdown_timeout, ask)
+        _end_server(
+            process, address, state, shutdown_timeout, lambda: _ask_to_stop(_Client, address, authkey, shutdown_timeout)
+        )
 
     def _check_initial(self, server: str) -> None:
         state, value = _standard.State, self._state.value
@@ -233,8 +233,21 @@ def _end_server(process: Any, address: Any, state: Any, timeout: float, tell: Ca
     _standard.BaseProxy._address_to_local.pop(address, None)
 
 
-def _ask_to_stop(conn: Any, authkey: bytes, timeout: float) -> None:
+def _end_forked(
+    stop: Stop, process: Any, address: Any, authkey: bytes, state: Any, client: Any, timeout: float
+) -> None:
+    """Finalize the manager of a server that ``stop`` stops; it is asked to if this process has closed that."""
+
+    def tell() -> None:
+        if not stop.ring():
+            _ask_to_stop(client, address, authkey, timeout)
+
+    _end_server(process, address, state, timeout, tell)
+
+
+def _ask_to_stop(client: Any, address: Any, authkey: bytes, timeout: float) -> None:
     """Send the shutdown message; TimeoutError if the server has not answered within ``timeout`` seconds."""
+    conn = client(address, authkey=None)
     patient = _Patient(conn, timeout)
     try:
         connection.answer_challenge(patient, authkey)

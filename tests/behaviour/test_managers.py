@@ -1,10 +1,10 @@
 """Managers and proxies: every type, remote ones, custom ones, and what happens when a side goes away."""
 
 import contextlib
+import gc
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -255,20 +255,65 @@ def test_shutdown_does_not_wait_for_a_server_that_hangs(ctx):
 
 
 @pytest.mark.rsmp_only("the standard library's server ends by a request, and is terminated if none comes through")
-def test_a_forked_server_ends_by_itself_whatever_its_clients_do(mp):
+def test_a_forked_server_ends_without_a_client(mp):
     manager = managers.SyncManager(ctx=mp.get_context("fork"))
+    manager._Client = None
     manager.start()
-    items = manager.list()
-    waiting = [socket.socket(socket.AF_UNIX) for _ in range(200)]
-    for client in waiting:
-        # The server has a thread for each, which waits for its answer to a challenge.
-        client.connect(manager.address)
     manager.shutdown()
     assert manager._process.exitcode == 0
-    with pytest.raises((EOFError, ConnectionError)):
-        items.append(1)
-    for client in waiting:
-        client.close()
+
+
+@pytest.mark.parametrize("name", ["accepter", "serve_forever", "shutdown", "serve_client", "handle_request"])
+def test_a_forked_server_with_a_replaced_method_ends_by_itself(mp, monkeypatch, name):
+    original = getattr(managers.Server, name)
+    monkeypatch.setattr(managers.Server, name, lambda *args: original(*args))
+    manager = mp.get_context("fork").Manager()
+    assert manager.list([1])[:] == [1]
+    manager.shutdown()
+    assert manager._process.exitcode == 0
+
+
+def event_descriptors():
+    return {int(name) for name in os.listdir("/proc/self/fd") if is_event(f"/proc/self/fd/{name}")}
+
+
+def is_event(path):
+    return os.path.islink(path) and os.readlink(path) == "anon_inode:[eventfd]"
+
+
+def test_a_manager_whose_descriptors_became_files_ends_its_server_and_leaves_the_files(mp, tmp_path):
+    before = event_descriptors()
+    manager = mp.get_context("fork").Manager()
+    replaced = event_descriptors() - before
+    with open(tmp_path / "file", "wb", buffering=0) as file:
+        for descriptor in replaced:
+            os.dup2(file.fileno(), descriptor)
+        manager.shutdown()
+        assert manager._process.exitcode == 0
+        del manager
+        gc.collect()
+        for descriptor in replaced:
+            os.write(descriptor, b".")
+            os.close(descriptor)
+    assert (tmp_path / "file").read_bytes() == b"." * len(replaced)
+
+
+@pytest.mark.rsmp_only("the standard server leaves the threads that accepted, and serves again, too")
+def test_a_server_may_serve_again(mp):
+    server = managers.SyncManager().get_server()
+    for _ in range(2):
+        before = getattr(server, "stop_event", None)
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        while getattr(server, "stop_event", None) is before:
+            time.sleep(0.01)
+        client = managers.SyncManager(server.address, mp.current_process().authkey)
+        client.connect()
+        assert client.list([1])[:] == [1]
+        server.stop_event.set()
+        thread.join()
+    server.listener.close()
+    mp.current_process().__dict__.pop("_manager_server", None)
 
 
 def test_a_killed_server(ctx):
