@@ -33,14 +33,17 @@ def session(leader: int) -> list[int]:
 
 
 def family(leader: int) -> list[int]:
-    """Return ``leader`` and its descendants. Cheaper than `session`: a look takes a CPU from those it looks at."""
+    """Return ``leader`` and its descendants, but those whose parent has ended.
+
+    Cheaper than `session`: a look takes a CPU from those it looks at.
+    """
     found = [leader]
     for pid in found:
-        try:
-            for task in os.listdir(f"/proc/{pid}/task"):
-                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-        except OSError:
-            continue  # ended meanwhile
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:
+                continue  # ended meanwhile
     return found
 
 

@@ -29,7 +29,7 @@ LIMIT = 120.0
 BUDGET = 0.6
 """Seconds that a measurement of a rival should take; a slow one does less."""
 CLEAR = "\033[K" if sys.stdout.isatty() else ""
-UNSTEADY, BRIEF, MORE = 0.1, 0.7, 3
+UNSTEADY, BRIEF, MORE = 0.1, 1.0, 3
 """A case goes on, for so many times the rounds, while the spread of either of the pair is so large, with the libraries
 of which no measurement took so many seconds: the processor's clock and the neighbours change between such measurements,
 and a few of them may all fall on one side."""
