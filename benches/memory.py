@@ -8,6 +8,7 @@ two looks is missed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -39,11 +40,10 @@ def family(leader: int) -> list[int]:
     """
     found = [leader]
     for pid in found:
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
-                found += map(int, children.read_text().split())
-            except OSError:
-                continue  # ended meanwhile
+        with contextlib.suppress(OSError):  # ended meanwhile
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return found
 
 
