@@ -71,7 +71,7 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
         self._check_initial("server")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if getattr(self._ctx.Process, "_start_method", None) == "fork":
+        if self._forks():
             # Clients and the server authenticate with it: executed once, in memory that they share.
             importlib.import_module("hmac")
         own_address = self._address is None and self._serializer == "pickle"
@@ -94,18 +94,21 @@ class BaseManager(_standard.BaseManager):  # type: ignore[name-defined,misc]
                 self._address = None
             raise
         self._state.value = _standard.State.STARTED
-        process, address, state, timeout = self._process, self._address, self._state, self._shutdown_timeout
         callback: Any = type(self)._finalize_manager
-        args: Any = process, address, self._authkey, state, self._Client, timeout
+        args: Any = self._process, self._address, self._authkey, self._state, self._Client, self._shutdown_timeout
         if stop is not None:
             callback, args = _end_forked, (stop, *args)
         self.shutdown = util.Finalize(self, callback, args=args, exitpriority=0)
+
+    def _forks(self) -> bool:
+        """Whether the server is to be a fork of this process."""
+        return getattr(self._ctx.Process, "_start_method", None) == "fork"
 
     def _may_listen_first(self) -> bool:
         """Whether this process may make the server that its fork is to be, and nobody would see the difference."""
         cls = type(self)
         return (
-            getattr(self._ctx.Process, "_start_method", None) == "fork"
+            self._forks()
             and cls._Server is Server
             and not _stdlib.replaced(sys.modules[__name__], cls._run_server.__func__)  # type: ignore[attr-defined]
             and not _stdlib.replaced(sys.modules[__name__], cls._finalize_manager)

@@ -65,13 +65,18 @@ impl Pace {
         if idle < LATELY.as_nanos() as u64 { Consumers::Halted } else { Consumers::Away }
     }
 
+    /// Spins for `found` where that helps; whether it was found.
+    fn spins(&self, consumers: Consumers, found: impl Fn() -> bool) -> bool {
+        consumers == Consumers::Moving && self.spin.until(Deadline::NEVER, || found().then_some(())).is_some()
+    }
+
     /// Waits for `found` where spinning helps, and saves up what is left of `patience`; whether it was found.
     fn wait(&self, consumers: Consumers, patience: Duration, found: impl Fn() -> bool) -> bool {
         if consumers == Consumers::Away {
             return false;
         }
         let begun = clock::now();
-        if consumers == Consumers::Moving && self.spin.until(Deadline::NEVER, || found().then_some(())).is_some() {
+        if self.spins(consumers, found) {
             return true;
         }
         let rest = patience.saturating_sub(Duration::from_nanos(clock::now() - begun));
@@ -151,7 +156,7 @@ impl Ring {
             self.pace.wait(consumers, patience, found);
             return;
         }
-        if consumers != Consumers::Moving || self.pace.spin.until(Deadline::NEVER, || found().then_some(())).is_some() {
+        if consumers != Consumers::Moving || self.pace.spins(consumers, found) {
             return;
         }
         let until = Deadline::after(patience);
