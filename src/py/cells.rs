@@ -13,6 +13,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PySlice};
 use rsmp_core::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use crate::pymalloc::Crowd;
+
+/// What an int or a float takes, in bytes.
+const OBJECT: usize = 32;
+
 /// One number, or several of them side by side.
 pub(crate) struct Cells {
     base: *mut u8,
@@ -233,6 +238,7 @@ impl Cells {
         convert: impl Fn(T) -> Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let len = positions.len();
+        let _crowd = Crowd::expect(py, len.saturating_mul(OBJECT));
         // SAFETY: a new list, whose `len` empty places are all filled before anybody else sees it: `convert` runs no
         // Python code, and a list that is not full yet cannot be dropped, as nothing in between fails.
         unsafe {

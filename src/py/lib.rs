@@ -19,6 +19,7 @@ mod numbers;
 mod pickle;
 mod pool;
 mod process;
+mod pymalloc;
 mod queues;
 mod reduction;
 mod resource_tracker;

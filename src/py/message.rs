@@ -31,6 +31,7 @@ use rsmp_core::sys::memory;
 
 use crate::buffer::Buffer;
 use crate::bytes::{HUGE, Unfinished};
+use crate::pymalloc::Crowd;
 use crate::{block, codec, pickle};
 
 /// A message of `codec`.
@@ -165,8 +166,12 @@ impl Drop for Encoded<'_> {
     }
 }
 
+/// How many bytes of objects a byte of a message may become.
+const EXPANSION: usize = 4;
+
 /// The object of a record whose payload has been copied out.
 pub(crate) fn decode<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let _crowd = Crowd::expect(py, payload.len().saturating_mul(EXPANSION));
     match tag {
         MESSAGE => codec::decode(py, payload),
         PICKLE => pickle::loads(py, payload),
@@ -188,6 +193,7 @@ pub(crate) fn decode_lease<'py>(py: Python<'py>, tag: u8, lease: &Lease) -> PyRe
 
 /// The object of a payload that stays where it is during the call.
 pub(crate) fn decode_in_place<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let _crowd = Crowd::expect(py, payload.len().saturating_mul(EXPANSION));
     match tag {
         MESSAGE => match payload.split_first() {
             Some((&compact::PICKLE, pickled)) => loads_in_place(py, pickled),

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
+use core::mem;
 use core::ptr::{self, NonNull};
 use core::time::Duration;
 
@@ -95,6 +96,14 @@ impl Anonymous {
     #[must_use]
     pub fn base(&self) -> NonNull<u8> {
         self.mapping.base()
+    }
+
+    /// The memory without its owner: it stays until somebody unmaps it.
+    #[must_use]
+    pub fn leak(self) -> NonNull<u8> {
+        let base = self.base();
+        mem::forget(self);
+        base
     }
 
     #[must_use]
