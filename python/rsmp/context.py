@@ -6,7 +6,6 @@ the default context here reads and writes the standard default context's choice.
 
 from __future__ import annotations
 
-import functools
 import sys
 from types import GenericAlias, MethodType
 
@@ -43,12 +42,19 @@ def _load(name: str) -> Any:
 
 
 _locks: dict[str, Any] = {}
-"""The names of `rsmp.synchronize` once it is used: the attributes of a module take longer than the keys of this."""
+"""The names of `rsmp.synchronize` once it is used: the attributes of a module take longer than the keys of this,"""
+_lock_init: Any = None
+_rlock_init: Any = None
+_make_lock: Any = None
+_make_rlock: Any = None
+"""and these, which nobody replaces, are globals."""
 
 
 def _know_locks() -> dict[str, Any]:
-    global _locks
+    global _locks, _lock_init, _rlock_init, _make_lock, _make_rlock
     _locks = vars(_load("synchronize"))
+    _lock_init, _rlock_init = _locks["_lock_init"], _locks["_rlock_init"]
+    _make_lock, _make_rlock = _locks["_make_lock"], _locks["_make_rlock"]
     return _locks
 
 
@@ -66,11 +72,18 @@ class _Alias(GenericAlias):
 class _Maker:
     """A context's method bound to it that can also be subscripted: ``ctx.Queue(10)``, ``ctx.Queue[int]``."""
 
+    __slots__ = ("__func__", "__self__", "__weakref__")
+
     def __init__(self, function: Callable[..., Any], context: Any) -> None:
-        functools.update_wrapper(self, function)
-        self.__self__ = context
         self.__func__ = function
-        self.__wrapped__ = MethodType(function, context)
+        self.__self__ = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return MethodType(self.__func__, self.__self__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__func__(self.__self__, *args, **kwargs)
@@ -105,6 +118,10 @@ class _Subscriptable:
         return self.__wrapped__ if context is None else _Maker(self.__wrapped__, context)
 
 
+# Of what is made and of the class itself, the former's counts: `help(ctx.Queue)`.
+_Maker.__doc__ = property(lambda self: self.__func__.__doc__)  # type: ignore[assignment]
+
+
 class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
     """What every context can do; see `multiprocessing.context.BaseContext`."""
 
@@ -128,19 +145,17 @@ class BaseContext(_standard.BaseContext):  # type: ignore[name-defined,misc]
 
     def Lock(self, *, robust: bool = False) -> Any:
         """Return a lock that any process or thread may release; ``robust`` as in `synchronize.OwnerDiedError`."""
-        names = _locks or _know_locks()
-        class_, ctx = names["Lock"], self.get_context()
+        class_, ctx = (_locks or _know_locks())["Lock"], self.get_context()
         # Handing the arguments to its `__init__` takes longer than what that does.
-        if class_.__init__ is names["_lock_init"]:
-            return names["_make_lock"](class_, robust)
+        if class_.__init__ is _lock_init:
+            return _make_lock(class_, robust)
         return class_(ctx=ctx, robust=robust)
 
     def RLock(self, *, robust: bool = False) -> Any:
         """Return a lock that its holder may acquire again; ``robust`` as in `synchronize.OwnerDiedError`."""
-        names = _locks or _know_locks()
-        class_, ctx = names["RLock"], self.get_context()
-        if class_.__init__ is names["_rlock_init"]:
-            return names["_make_rlock"](class_, robust)
+        class_, ctx = (_locks or _know_locks())["RLock"], self.get_context()
+        if class_.__init__ is _rlock_init:
+            return _make_rlock(class_, robust)
         return class_(ctx=ctx, robust=robust)
 
     def Condition(self, lock: Any = None) -> Any:
