@@ -108,6 +108,27 @@ fn room_that_there_is_not_is_refused() {
 }
 
 #[test]
+fn results_are_collected_before_tasks_take_new_memory() {
+    let mut pool = pool();
+    let worker = enter(&pool, 1);
+    let mut published = 0;
+    while !pool.should_collect() {
+        publish(&mut pool, b"task").expect("a slot");
+        published += 1;
+        if published == 2 {
+            finish(&worker, &claim(&worker), 0, b"result");
+        }
+    }
+    assert!(published > 2 && published < SLOTS);
+    assert_eq!(collect(&mut pool).len(), 1);
+    assert!(!pool.should_collect());
+    publish(&mut pool, b"task").expect("the slot that was collected");
+    // Nothing to collect: memory has to be taken.
+    assert!(!pool.should_collect());
+    publish(&mut pool, b"task").expect("a new slot");
+}
+
+#[test]
 fn slots_run_out_and_come_back() {
     let mut pool = pool();
     for _ in 0..SLOTS {

@@ -137,6 +137,13 @@ impl Dispatcher {
         self.in_use < SLOTS && self.queue_has_room()
     }
 
+    /// Whether one more task would take memory that none has had yet, where there are results to collect first.
+    #[inline]
+    #[must_use]
+    pub fn should_collect(&self) -> bool {
+        self.free.is_empty() && self.board.has_news()
+    }
+
     fn queue_has_room(&self) -> bool {
         // Taken entries that no worker has moved the head past yet count too.
         let tail = self.board.tail().load(Ordering::Relaxed);

@@ -109,6 +109,11 @@ impl Desk {
         self.books.lock().has_room(self.workers)
     }
 
+    /// Whether to collect before the next task goes out.
+    pub(super) fn should_collect(&self) -> bool {
+        self.books.lock().dispatcher.should_collect()
+    }
+
     /// Whether it is known how long the results of `function` are, or cannot be.
     pub(super) fn knows(&self, function: &Bound<'_, PyAny>) -> bool {
         let books = self.books.lock();

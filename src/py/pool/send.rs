@@ -103,6 +103,11 @@ impl PoolEngine {
         payload: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         if !self.has_feeds() {
+            if let Backend::Processes(desk) = &self.backend
+                && desk.should_collect()
+            {
+                self.collect(py)?;
+            }
             if self.send(job, 0, call, function, &Payload::Object(payload.clone()))? {
                 return Ok(());
             }
