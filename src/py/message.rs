@@ -166,12 +166,14 @@ impl Drop for Encoded<'_> {
     }
 }
 
-/// How many bytes of objects a byte of a message may become.
-const EXPANSION: usize = 4;
+/// For the objects that a payload may become: some four times its length of them.
+fn crowd(py: Python<'_>, tag: u8, payload: &[u8]) -> Option<Crowd> {
+    if matches!(tag, MESSAGE | PICKLE) { Crowd::expect(py, payload.len().saturating_mul(4)) } else { None }
+}
 
 /// The object of a record whose payload has been copied out.
 pub(crate) fn decode<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let _crowd = Crowd::expect(py, payload.len().saturating_mul(EXPANSION));
+    let _crowd = crowd(py, tag, payload);
     match tag {
         MESSAGE => codec::decode(py, payload),
         PICKLE => pickle::loads(py, payload),
@@ -193,7 +195,7 @@ pub(crate) fn decode_lease<'py>(py: Python<'py>, tag: u8, lease: &Lease) -> PyRe
 
 /// The object of a payload that stays where it is during the call.
 pub(crate) fn decode_in_place<'py>(py: Python<'py>, tag: u8, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let _crowd = Crowd::expect(py, payload.len().saturating_mul(EXPANSION));
+    let _crowd = crowd(py, tag, payload);
     match tag {
         MESSAGE => match payload.split_first() {
             Some((&compact::PICKLE, pickled)) => loads_in_place(py, pickled),

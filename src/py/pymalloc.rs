@@ -4,10 +4,14 @@
 //! by one at the first touch: more than half the time that a list of a million ints takes. While a `Crowd` is there,
 //! arenas are halves of huge pages. Which ones is kept here, as the interpreter frees arenas whenever they are empty.
 //!
-//! State of `SPARE`: 0, or the address of a half that nobody uses; whoever swaps it out owns it. Of a place in `OURS`: 0, or
-//! the address of an arena that the interpreter has; set by the thread that hands it out, cleared by the one that gets it
-//! back. Both by atomic operations, as interpreters of one process may run at the same time; no order is needed beyond
-//! that of the one word.
+//! | word           | states                                                                                           |
+//! |----------------|--------------------------------------------------------------------------------------------------|
+//! | `PAIRS`        | pairs of arenas that crowds may still take; 0 after the last one; a wrong number does no harm    |
+//! | `SPARE`        | 0, or the address of a half that nobody uses: whoever swaps it out owns it                       |
+//! | each of `OURS` | 0, or the address of an arena that the interpreter has: from when it is handed out until it is freed |
+//!
+//! All by atomic operations, as interpreters of one process may run at the same time; no order is needed beyond that of
+//! the one word.
 //!
 //! # Safety
 //! An address in `SPARE` or `OURS` is that of 1 MiB that an `Anonymous` was made for and that nobody else unmaps. The
@@ -32,8 +36,10 @@ const LEAST: usize = 4 * ARENA;
 /// For 2 GiB of objects; what is beyond them is in small pages.
 const PLACES: usize = 2048;
 
-/// How many crowds there are. In a process forked meanwhile it never gets back to 0: it has huge pages all along.
+/// How many crowds there are,
 static CROWDS: AtomicUsize = AtomicUsize::new(0);
+/// and how many pairs of arenas they may still fill.
+static PAIRS: AtomicUsize = AtomicUsize::new(0);
 static SPARE: AtomicUsize = AtomicUsize::new(0);
 static OURS: [AtomicUsize; PLACES] = [const { AtomicUsize::new(0) }; PLACES];
 /// What the interpreter used before.
@@ -57,6 +63,8 @@ impl Crowd {
         }
         install(py);
         CROWDS.fetch_add(1, Ordering::Relaxed);
+        // Some of the objects fit into arenas that are there: half a pair too many would be memory for nothing.
+        PAIRS.fetch_add(bytes / (2 * ARENA) - 1, Ordering::Relaxed);
         Some(Self(()))
     }
 }
@@ -79,6 +87,7 @@ fn install(_: Python<'_>) {
 impl Drop for Crowd {
     fn drop(&mut self) {
         if CROWDS.fetch_sub(1, Ordering::Relaxed) == 1 {
+            PAIRS.store(0, Ordering::Relaxed);
             put_by(0);
         }
     }
@@ -86,7 +95,6 @@ impl Drop for Crowd {
 
 extern "C" fn allocate(_: *mut c_void, size: usize) -> *mut c_void {
     if size == ARENA
-        && CROWDS.load(Ordering::Relaxed) > 0
         && let Some(arena) = take()
     {
         return arena.as_ptr().cast();
@@ -111,6 +119,7 @@ extern "C" fn free(_: *mut c_void, arena: *mut c_void, size: usize) {
 fn take() -> Option<NonNull<u8>> {
     let mut arena = SPARE.swap(0, Ordering::Relaxed);
     if arena == 0 {
+        PAIRS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pairs| pairs.checked_sub(1)).ok()?;
         arena = Anonymous::new(2 * ARENA).ok()?.leak().expose_provenance().get();
         put_by(arena + ARENA);
     }

@@ -1,5 +1,6 @@
 """Pools beyond the contract: values that do not travel, odd iterables, subclasses, threads. See test_contract_pool."""
 
+import contextlib
 import errno
 import itertools
 import os
@@ -403,3 +404,40 @@ def test_a_worker_that_cannot_be_forked(monkeypatch):
         library.get_context("fork").Pool(3)
     assert forked
     assert not library.active_children()
+
+
+class Alarm(Exception):  # noqa: N818 (no error)
+    """What a signal handler raises, here at the first try to unpickle some numbers in the main thread."""
+
+
+interrupted = set()
+
+
+def load_interrupted(number):
+    if number % 3 == 0 and number not in interrupted and threading.current_thread() is threading.main_thread():
+        interrupted.add(number)
+        raise Alarm
+    return number
+
+
+class LoadsInterrupted:
+    def __init__(self, number):
+        self.number = number
+
+    def __reduce__(self):
+        return load_interrupted, (self.number,)
+
+
+@rsmp_only("3.16 has buffersize; results are unpickled in a thread of the pool")
+@pytest.mark.parametrize("options", [{}, {"buffersize": 1000}])
+def test_an_interrupted_caller_has_lost_no_results(ctx, options):
+    interrupted.clear()
+    seen = []
+    with make(ctx, 2) as pool:
+        results = pool.imap(LoadsInterrupted, range(5000), **options)
+        while True:
+            with contextlib.suppress(Alarm):
+                seen.extend(results)
+                break
+    assert seen == list(range(5000))
+    assert interrupted

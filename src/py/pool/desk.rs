@@ -109,7 +109,7 @@ impl Desk {
         self.books.lock().has_room(self.workers)
     }
 
-    /// Whether to collect before the next task goes out.
+    /// Whether to collect before the next task goes out: it would take memory that none has had yet.
     pub(super) fn should_collect(&self) -> bool {
         self.books.lock().dispatcher.should_collect()
     }

@@ -61,6 +61,7 @@ enum Supply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Advance {
     Exhausted,
+    /// There is no room, or something to collect before more of it is taken, or the turn is over.
     NoRoom,
     /// It waits for its caller to take results.
     Ahead,
@@ -120,23 +121,24 @@ impl Feed {
         }
     }
 
-    /// Sends tasks out while there is room. Errors of the source end the job; what comes back as an error here is none
+    /// Sends tasks out while there is room, `turn` of them at most, which becomes what is left of it. Errors of the source end the job; what comes back as an error here is none
     /// of its business (an interrupt).
-    pub(super) fn advance(&mut self, py: Python<'_>, engine: &PoolEngine) -> PyResult<Advance> {
+    pub(super) fn advance(&mut self, py: Python<'_>, engine: &PoolEngine, turn: &mut u32) -> PyResult<Advance> {
         match &mut self.source {
             Source::Single { call, function, payload } => {
                 let payload = Payload::Object(payload.bind(py).clone());
                 let sent = engine.send(&self.job, 0, *call, function.bind(py), &payload)?;
                 Ok(if sent { Advance::Exhausted } else { Advance::NoRoom })
             }
-            Source::Items(items) => items.advance(py, engine, &self.job, &mut self.next),
+            Source::Items(items) => items.advance(py, engine, &self.job, &mut self.next, turn),
             Source::Tasks { iterator, set_length } => {
                 let mut iterator = iterator.bind(py).clone();
                 loop {
-                    if !engine.has_room() {
+                    if *turn == 0 || engine.should_collect() || !engine.has_room() {
                         return Ok(Advance::NoRoom);
                     }
                     let Some(task) = iterator.next().transpose()? else { break };
+                    *turn -= 1;
                     engine.send_task(&task)?;
                     self.next = task.get_item(1)?.extract::<usize>()? + 1;
                 }
@@ -154,7 +156,14 @@ impl Items {
         self.ahead.is_some_and(|ahead| next >= job.taken.load(Ordering::Relaxed) + ahead)
     }
 
-    fn advance(&mut self, py: Python<'_>, engine: &PoolEngine, job: &Arc<Job>, next: &mut usize) -> PyResult<Advance> {
+    fn advance(
+        &mut self,
+        py: Python<'_>,
+        engine: &PoolEngine,
+        job: &Arc<Job>,
+        next: &mut usize,
+        turn: &mut u32,
+    ) -> PyResult<Advance> {
         let function = self.function.bind(py).clone();
         loop {
             if self.is_ahead(*next, job) {
@@ -163,7 +172,7 @@ impl Items {
             let payload = match self.held.take() {
                 Some(held) => Payload::Object(held.into_bound(py)),
                 None if self.limit.is_some_and(|limit| *next >= limit) => break,
-                None if !engine.has_room() => return Ok(Advance::NoRoom),
+                None if *turn == 0 || engine.should_collect() || !engine.has_room() => return Ok(Advance::NoRoom),
                 // The first results say how much room the others need.
                 None if *next == engine.first() && !job.begun.load(Ordering::Relaxed) && !engine.knows(&function) => {
                     return Ok(Advance::NoRoom);
@@ -189,6 +198,7 @@ impl Items {
                 return Ok(Advance::NoRoom);
             }
             *next += 1;
+            *turn = turn.saturating_sub(1);
         }
         engine.end(py, job, *next)?;
         Ok(Advance::Exhausted)

@@ -285,6 +285,14 @@ impl Job {
         }
     }
 
+    /// Undoes `next`, for a caller who was interrupted.
+    pub(super) fn put_back(&self, item: Ending) {
+        if let Shape::Stream { items, .. } = &mut self.state.lock().shape {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            items.push_front(item);
+        }
+    }
+
     /// Whether `next` would give something.
     pub(super) fn has_next(&self) -> bool {
         match &self.state.lock().shape {

@@ -1,5 +1,6 @@
 //! The feeds: tasks that did not all go out at once, and who may take from them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +9,18 @@ use pyo3::prelude::*;
 use super::engine::PoolEngine;
 use super::feed::{Advance, Feed};
 use super::job::{Job, Progress};
+
+/// Tasks that go out before the thread looks after other things.
+const TURN: u32 = 4096;
+
+/// Why no more tasks go out now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// There is no room, or there are none, or another thread sends them.
+    All,
+    /// The turn is over: come again.
+    Part,
+}
 
 impl PoolEngine {
     pub(super) fn has_feeds(&self) -> bool {
@@ -44,26 +57,51 @@ impl PoolEngine {
     }
 
     pub(super) fn feed(&self, py: Python<'_>, feed: Feed) -> PyResult<()> {
+        let job = Arc::clone(&feed.job);
         self.feed_count.fetch_add(1, Ordering::AcqRel);
         self.feeds.lock().push_back(feed);
-        self.pump(py, false)?;
+        self.pump(py, false).inspect_err(|_| self.withdraw(&job))?;
         if self.has_feeds() {
             self.announce();
         }
         Ok(())
     }
 
+    /// Forgets the tasks of a job that have not gone out.
+    fn withdraw(&self, job: &Arc<Job>) {
+        let mut feeds = self.feeds.lock();
+        let all = std::mem::take(&mut *feeds).into_iter();
+        let (withdrawn, kept): (VecDeque<_>, _) = all.partition(|feed| Arc::ptr_eq(&feed.job, job));
+        *feeds = kept;
+        drop(feeds);
+        self.feed_count.fetch_sub(withdrawn.len(), Ordering::AcqRel);
+    }
+
     /// Sends out what there is room for. Only the supervisor takes from sources that may block.
-    pub(super) fn pump(&self, py: Python<'_>, supervisor: bool) -> PyResult<()> {
+    pub(super) fn pump(&self, py: Python<'_>, supervisor: bool) -> PyResult<Pumped> {
         if !self.has_feeds() || self.feeding.swap(true, Ordering::AcqRel) {
-            return Ok(());
+            return Ok(Pumped::All);
         }
-        let outcome = self.do_pump(py, supervisor);
+        let outcome = self.take_turn(py, supervisor);
         self.feeding.store(false, Ordering::Release);
         outcome
     }
 
-    fn do_pump(&self, py: Python<'_>, supervisor: bool) -> PyResult<()> {
+    fn take_turn(&self, py: Python<'_>, supervisor: bool) -> PyResult<Pumped> {
+        let mut turn = TURN;
+        loop {
+            self.do_pump(py, supervisor, &mut turn)?;
+            if turn == 0 {
+                return Ok(Pumped::Part);
+            }
+            if self.terminated() || !self.has_feeds() || !self.should_collect() {
+                return Ok(Pumped::All);
+            }
+            self.collect(py)?;
+        }
+    }
+
+    fn do_pump(&self, py: Python<'_>, supervisor: bool, turn: &mut u32) -> PyResult<()> {
         let mut position = 0;
         while !self.terminated() {
             let mut feed = {
@@ -76,7 +114,7 @@ impl PoolEngine {
                     _ => break,
                 }
             };
-            let advance = feed.advance(py, self);
+            let advance = feed.advance(py, self, turn);
             match advance {
                 Ok(Advance::Exhausted) => {
                     self.feed_count.fetch_sub(1, Ordering::AcqRel);

@@ -119,7 +119,10 @@ impl PoolHandle {
             Some(Next::End) => Ok(None),
             Some(Next::Item(ending)) => {
                 if engine.feed_behind() {
-                    engine.pump(py, false)?;
+                    if let Err(error) = engine.pump(py, false) {
+                        self.job.put_back(ending);
+                        return Err(error);
+                    }
                     if engine.feed_behind() {
                         engine.announce();
                     }

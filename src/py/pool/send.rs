@@ -41,6 +41,14 @@ impl PoolEngine {
         }
     }
 
+    /// Whether to collect before the next task goes out: it would take memory that none has had yet.
+    pub(super) fn should_collect(&self) -> bool {
+        match &self.backend {
+            Backend::Processes(desk) => desk.should_collect(),
+            Backend::Threads(_) => false,
+        }
+    }
+
     /// Sends a task out. `false`: there is no room.
     pub(super) fn send<'py>(
         &self,
@@ -103,9 +111,7 @@ impl PoolEngine {
         payload: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         if !self.has_feeds() {
-            if let Backend::Processes(desk) = &self.backend
-                && desk.should_collect()
-            {
+            if self.should_collect() {
                 self.collect(py)?;
             }
             if self.send(job, 0, call, function, &Payload::Object(payload.clone()))? {

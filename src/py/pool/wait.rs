@@ -17,6 +17,7 @@ use rsmp_core::sys::{foreign, poll};
 use super::engine::{Backend, PoolEngine};
 use super::job::Ending;
 use super::lobby::Lead;
+use super::pump::Pumped;
 use super::shop::Next;
 use crate::block;
 
@@ -52,12 +53,16 @@ impl PoolEngine {
                 return Ok(true);
             }
             self.collect(py)?;
-            self.pump(py, false)?;
+            let pumped = self.pump(py, false)?;
             if done() {
                 return Ok(true);
             }
             if self.terminated() || deadline.has_passed() {
                 return Ok(false);
+            }
+            if pumped == Pumped::Part {
+                give_way(py)?;
+                continue;
             }
             let Backend::Processes(desk) = &self.backend else {
                 block::until_for(py, RESULTS, deadline, |slice| Ok(self.lobby.follow(generation, slice)))?;
@@ -132,12 +137,16 @@ impl PoolEngine {
             let generation = self.lobby.generation();
             self.run_callbacks(py)?;
             self.collect(py)?;
-            self.pump(py, true)?;
+            let pumped = self.pump(py, true)?;
             if !self.settled.is_empty() {
                 continue;
             }
             if self.over() {
                 return Ok(false);
+            }
+            if pumped == Pumped::Part {
+                give_way(py)?;
+                continue;
             }
             let Backend::Processes(desk) = &self.backend else {
                 block::until_for(py, RESULTS, Deadline::NEVER, |slice| Ok(self.lobby.follow(generation, slice)))?;
@@ -215,6 +224,11 @@ impl PoolEngine {
             }
         }
     }
+}
+
+/// Lets other threads and signal handlers run.
+fn give_way(py: Python<'_>) -> PyResult<()> {
+    block::until(py, Deadline::PASSED, |_| Ok(None::<()>)).map(|_| ())
 }
 
 /// Sleeps until the board has `depth` finished tasks (0: that is another thread's business), a worker ends or the
