@@ -1,12 +1,15 @@
-//! Letting an active consumer catch up before the queue grows.
+//! Letting an active consumer catch up before the queue grows, and when it has grown.
 //!
 //! Touching fresh memory costs ten times what using warm memory again does. A producer that is about to grow the queue
 //! therefore first gives the consumers as long as the growth would cost, provided that they took something lately. At
 //! worst that doubles the cost of growing; mostly the queue stays as small as the consumers' lag.
 //!
 //! Where there is more work than CPUs, they may be waiting for this very CPU. Spinning soon stops being tried then. What
-//! growth costs is saved up instead, and the caller sleeps for it when it holds no lock any more (`rest`); the less often,
+//! growth costs is saved up instead, and the caller sleeps for it when it holds no lock any more (`pause`); the less often,
 //! the less that helps.
+//!
+//! Consumers that are no quicker than the producers never make up for what they missed in such a time. So where much is
+//! queued, producers let consumers that are at work get ahead, message by message.
 
 use core::time::Duration;
 use std::thread;
@@ -26,6 +29,8 @@ const SHORT: Duration = Duration::from_micros(60);
 const SLEEP: Duration = Duration::from_micros(300);
 /// or up to so many times longer when they do not catch up.
 const SELDOM: usize = 64;
+/// Bytes that may be queued before producers leave something to the consumers first; four messages, where those are long.
+const MUCH: u64 = 512 << 10;
 /// A consumer that took something in this time is at work; others may have its CPU for a while.
 const LATELY: Duration = Duration::from_millis(2);
 
@@ -77,6 +82,8 @@ impl Pace {
         }
         let begun = clock::now();
         if self.spins(consumers, found) {
+            // Quick ones: if they halt next, it is worth waiting for them.
+            self.price.store(SLEEP.as_nanos() as usize, Ordering::Relaxed);
             return true;
         }
         let rest = patience.saturating_sub(Duration::from_nanos(clock::now() - begun));
@@ -122,6 +129,20 @@ impl Ring {
             return false;
         }
         self.pace.wait(self.pace.look(taken(), clock::now()), cost(SEGMENT), || taken() / SEGMENT > head)
+    }
+
+    /// Where much is queued and the consumers are at work, waits before a message of `len` bytes until one of them has gone
+    /// on by `step` bytes of the stream: what they have once missed would otherwise stay queued for as long as they are
+    /// no quicker than the producers.
+    #[inline]
+    pub(super) fn keep_pace(&self, len: u64, step: u64) {
+        let taken = self.header().get.mark.read();
+        let queued = self.header().put.mark.read().bytes.saturating_sub(taken.bytes);
+        if queued > MUCH.max(4 * len) {
+            let goal = taken.position + step;
+            let consumers = self.pace.look(taken.position, clock::now());
+            self.pace.wait(consumers, cost(len), || self.header().get.mark.read().position >= goal);
+        }
     }
 
     /// Whether whoever has put something should let the consumers have the CPU: `pause`.
@@ -214,6 +235,15 @@ mod tests {
         pace.saved.store(SELDOM * COST, Ordering::Relaxed);
         assert!(pace.is_due());
         pace.slept(true);
+        pace.saved.store(COST, Ordering::Relaxed);
+        assert!(pace.is_due());
+    }
+
+    #[test]
+    fn a_quick_answer_makes_the_next_sleep_come_soon_again() {
+        let pace = Pace::new();
+        (0..20).for_each(|_| pace.slept(false));
+        assert!(pace.wait(Consumers::Moving, SLEEP, || true));
         pace.saved.store(COST, Ordering::Relaxed);
         assert!(pace.is_due());
     }

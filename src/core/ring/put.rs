@@ -79,7 +79,9 @@ impl Ring {
         if len <= INLINE {
             return Ok(Parcel { tag, body: Body::Inline { parts, len } });
         }
-        if !self.slabs().has_warm(len as u64) {
+        if self.slabs().has_warm(len as u64) {
+            self.keep_pace(len as u64, 1);
+        } else {
             self.tidy()?;
             self.await_slab(len as u64);
         }
