@@ -167,7 +167,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", default="*", help="a pattern of case names")
     parser.add_argument("--rounds", type=int, default=5, help="of the standard library and rsmp (default: 5)")
     parser.add_argument("--rival-rounds", type=int, default=3, help="of the others (default: 3)")
-    parser.add_argument("--memory-rounds", type=int, default=1, help="further rounds that watch memory (default: 1)")
+    parser.add_argument("--memory-rounds", type=int, default=3, help="further rounds that watch memory (default: 3)")
     parser.add_argument("--quick", action="store_true", help="rsmp and the standard library only, fewer rounds")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a floor is missed")
     parser.add_argument("--record", action="store_true", help="write the result to benches/record/")
