@@ -281,6 +281,7 @@ impl Ring {
         }
         claim(batch);
         header.get.mark.set(mark);
+        self.pace.took();
         // The records are taken: what fails from here on is left for the next call.
         if self.is_wasteful(mark.position, tail.position, Self::KEPT_SEGMENTS)
             && let Ok(Some(_put)) = self.try_lock_put()

@@ -14,7 +14,7 @@
 use core::time::Duration;
 use std::thread;
 
-use crate::atomic::{AtomicUsize, Ordering};
+use crate::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::clock::{self, Deadline};
 use crate::ring::Ring;
 use crate::ring::layout::SEGMENT;
@@ -41,6 +41,8 @@ pub(super) struct Pace {
     head: AtomicUsize,
     /// and when it last saw another one: nanoseconds.
     moved: AtomicUsize,
+    /// Whether this process took something itself since it last looked.
+    took: AtomicBool,
     /// Nanoseconds of waiting that were saved up,
     saved: AtomicUsize,
     /// and how many are worth a sleep.
@@ -53,14 +55,28 @@ impl Pace {
         Self {
             head: AtomicUsize::new(0),
             moved: AtomicUsize::new(0),
+            took: AtomicBool::new(false),
             saved: AtomicUsize::new(0),
             price: AtomicUsize::new(SLEEP.as_nanos() as usize),
             spin: Spin::new(),
         }
     }
 
+    /// This process took something: while it waits it does not.
+    #[inline]
+    pub(super) fn took(&self) {
+        if !self.took.load(Ordering::Relaxed) {
+            self.took.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// How the head has moved since this was last asked.
     fn look(&self, head: u64, now: u64) -> Consumers {
+        if self.took.load(Ordering::Relaxed) {
+            self.took.store(false, Ordering::Relaxed);
+            self.head.store(head as usize, Ordering::Relaxed);
+            return Consumers::Away;
+        }
         if self.head.swap(head as usize, Ordering::Relaxed) != head as usize {
             self.moved.store(now as usize, Ordering::Relaxed);
             return Consumers::Moving;
@@ -204,6 +220,18 @@ mod tests {
         assert_eq!(pace.look(8, begin + lately), Consumers::Away);
         assert_eq!(pace.look(16, begin + 2 * lately), Consumers::Moving);
         assert_eq!(pace.look(16, begin), Consumers::Halted);
+    }
+
+    #[test]
+    fn a_process_does_not_wait_for_itself() {
+        let pace = Pace::new();
+        let now = 10 * LATELY.as_nanos() as u64;
+        pace.took();
+        assert_eq!(pace.look(8, now), Consumers::Away);
+        assert_eq!(pace.look(16, now), Consumers::Moving);
+        pace.took();
+        assert_eq!(pace.look(24, now), Consumers::Away);
+        assert_eq!(pace.look(24, now), Consumers::Halted);
     }
 
     #[test]
