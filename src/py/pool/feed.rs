@@ -61,8 +61,10 @@ enum Supply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Advance {
     Exhausted,
-    /// There is no room, or something to collect before more of it is taken, or the turn is over.
+    /// There is no room, or the turn is over.
     NoRoom,
+    /// There is something to collect first.
+    Behind,
     /// It waits for its caller to take results.
     Ahead,
 }
@@ -121,8 +123,8 @@ impl Feed {
         }
     }
 
-    /// Sends tasks out while there is room, `turn` of them at most, which becomes what is left of it. Errors of the source end the job; what comes back as an error here is none
-    /// of its business (an interrupt).
+    /// Sends tasks out while there is room, `turn` of them at most, which becomes what is left of it. Errors of the source
+    /// end the job; what comes back as an error here is none of its business (an interrupt).
     pub(super) fn advance(&mut self, py: Python<'_>, engine: &PoolEngine, turn: &mut u32) -> PyResult<Advance> {
         match &mut self.source {
             Source::Single { call, function, payload } => {
@@ -134,8 +136,8 @@ impl Feed {
             Source::Tasks { iterator, set_length } => {
                 let mut iterator = iterator.bind(py).clone();
                 loop {
-                    if *turn == 0 || engine.should_collect() || !engine.has_room() {
-                        return Ok(Advance::NoRoom);
+                    if let Some(stop) = engine.stop(*turn) {
+                        return Ok(stop);
                     }
                     let Some(task) = iterator.next().transpose()? else { break };
                     *turn -= 1;
@@ -172,21 +174,25 @@ impl Items {
             let payload = match self.held.take() {
                 Some(held) => Payload::Object(held.into_bound(py)),
                 None if self.limit.is_some_and(|limit| *next >= limit) => break,
-                None if *turn == 0 || engine.should_collect() || !engine.has_room() => return Ok(Advance::NoRoom),
-                // The first results say how much room the others need.
-                None if *next == engine.first() && !job.begun.load(Ordering::Relaxed) && !engine.knows(&function) => {
-                    return Ok(Advance::NoRoom);
-                }
-                None => match self.take(py) {
-                    Ok(Some(payload)) => payload,
-                    Ok(None) => break,
-                    Err(error) if error.is_instance_of::<PyException>(py) => {
-                        engine.settle_error(py, job, *next, error)?;
-                        *next += 1;
-                        break;
+                None => {
+                    if let Some(stop) = engine.stop(*turn) {
+                        return Ok(stop);
                     }
-                    Err(error) => return Err(error),
-                },
+                    // The first results say how much room the others need.
+                    if *next == engine.first() && !job.begun.load(Ordering::Relaxed) && !engine.knows(&function) {
+                        return Ok(Advance::NoRoom);
+                    }
+                    match self.take(py) {
+                        Ok(Some(payload)) => payload,
+                        Ok(None) => break,
+                        Err(error) if error.is_instance_of::<PyException>(py) => {
+                            engine.settle_error(py, job, *next, error)?;
+                            *next += 1;
+                            break;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
             };
             let sent = engine.send(job, *next, self.call, &function, &payload)?;
             match payload {

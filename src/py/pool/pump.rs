@@ -89,19 +89,25 @@ impl PoolEngine {
 
     fn take_turn(&self, py: Python<'_>, supervisor: bool) -> PyResult<Pumped> {
         let mut turn = TURN;
-        loop {
-            self.do_pump(py, supervisor, &mut turn)?;
-            if turn == 0 {
-                return Ok(Pumped::Part);
-            }
-            if self.terminated() || !self.has_feeds() || !self.should_collect() {
-                return Ok(Pumped::All);
-            }
+        while self.do_pump(py, supervisor, &mut turn)? == Advance::Behind {
             self.collect(py)?;
+        }
+        Ok(if turn == 0 { Pumped::Part } else { Pumped::All })
+    }
+
+    /// Why a feed sends no task out now.
+    pub(super) fn stop(&self, turn: u32) -> Option<Advance> {
+        if turn == 0 {
+            Some(Advance::NoRoom)
+        } else if self.should_collect() {
+            Some(Advance::Behind)
+        } else {
+            (!self.has_room()).then_some(Advance::NoRoom)
         }
     }
 
-    fn do_pump(&self, py: Python<'_>, supervisor: bool, turn: &mut u32) -> PyResult<()> {
+    /// Sends out what can be without looking after anything else; why it stopped.
+    fn do_pump(&self, py: Python<'_>, supervisor: bool, turn: &mut u32) -> PyResult<Advance> {
         let mut position = 0;
         while !self.terminated() {
             let mut feed = {
@@ -119,9 +125,9 @@ impl PoolEngine {
                 Ok(Advance::Exhausted) => {
                     self.feed_count.fetch_sub(1, Ordering::AcqRel);
                 }
-                Ok(Advance::NoRoom) => {
+                Ok(stop @ (Advance::NoRoom | Advance::Behind)) => {
                     self.put_back(position, feed);
-                    break;
+                    return Ok(stop);
                 }
                 Ok(Advance::Ahead) => {
                     self.put_back(position, feed);
@@ -138,7 +144,7 @@ impl PoolEngine {
                 }
             }
         }
-        Ok(())
+        Ok(Advance::Exhausted)
     }
 
     fn put_back(&self, position: usize, feed: Feed) {
