@@ -406,7 +406,7 @@ def test_a_worker_that_cannot_be_forked(monkeypatch):
     assert not library.active_children()
 
 
-class Alarm(Exception):  # noqa: N818 (no error)
+class Alarm(Exception):
     """What a signal handler raises, here at the first try to unpickle some numbers in the main thread."""
 
 
