@@ -137,7 +137,7 @@ impl Dispatcher {
         self.in_use < SLOTS && self.queue_has_room()
     }
 
-    /// Whether one more task would take memory that none has had yet, where there are results to collect first.
+    /// Whether there are results to collect, and one more task would take memory that none has had yet or find none.
     #[inline]
     #[must_use]
     pub fn should_collect(&self) -> bool {

@@ -164,6 +164,7 @@ impl Ring {
                 return Ok(());
             }
             if recycled < head {
+                // A whole segment of theirs for each of ours would cost streams of 1 KiB a few percent.
                 self.keep_pace(SEGMENT, SEGMENT / 4);
                 // The oldest drained segment. When the table is full, its entry is this segment's already.
                 if in_table {

@@ -136,8 +136,8 @@ impl Feed {
             Source::Tasks { iterator, set_length } => {
                 let mut iterator = iterator.bind(py).clone();
                 loop {
-                    if let Some(stop) = engine.stop(*turn) {
-                        return Ok(stop);
+                    if let Some(obstacle) = engine.obstacle(*turn) {
+                        return Ok(obstacle);
                     }
                     let Some(task) = iterator.next().transpose()? else { break };
                     *turn -= 1;
@@ -175,8 +175,8 @@ impl Items {
                 Some(held) => Payload::Object(held.into_bound(py)),
                 None if self.limit.is_some_and(|limit| *next >= limit) => break,
                 None => {
-                    if let Some(stop) = engine.stop(*turn) {
-                        return Ok(stop);
+                    if let Some(obstacle) = engine.obstacle(*turn) {
+                        return Ok(obstacle);
                     }
                     // The first results say how much room the others need.
                     if *next == engine.first() && !job.begun.load(Ordering::Relaxed) && !engine.knows(&function) {

@@ -95,8 +95,8 @@ impl PoolEngine {
         Ok(if turn == 0 { Pumped::Part } else { Pumped::All })
     }
 
-    /// Why a feed sends no task out now.
-    pub(super) fn stop(&self, turn: u32) -> Option<Advance> {
+    /// Why a feed cannot send a task out now.
+    pub(super) fn obstacle(&self, turn: u32) -> Option<Advance> {
         if turn == 0 {
             Some(Advance::NoRoom)
         } else if self.should_collect() {
@@ -125,9 +125,9 @@ impl PoolEngine {
                 Ok(Advance::Exhausted) => {
                     self.feed_count.fetch_sub(1, Ordering::AcqRel);
                 }
-                Ok(stop @ (Advance::NoRoom | Advance::Behind)) => {
+                Ok(obstacle @ (Advance::NoRoom | Advance::Behind)) => {
                     self.put_back(position, feed);
-                    return Ok(stop);
+                    return Ok(obstacle);
                 }
                 Ok(Advance::Ahead) => {
                     self.put_back(position, feed);

@@ -54,11 +54,13 @@ impl PoolEngine {
             }
             self.collect(py)?;
             let pumped = self.pump(py, false)?;
-            if done() {
-                return Ok(true);
-            }
-            if self.terminated() || deadline.has_passed() {
-                return Ok(false);
+            let done = done();
+            if done || self.terminated() || deadline.has_passed() {
+                if pumped == Pumped::Part {
+                    // Somebody else has to go on.
+                    self.announce();
+                }
+                return Ok(done);
             }
             if pumped == Pumped::Part {
                 give_way(py)?;
