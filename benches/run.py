@@ -173,7 +173,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--record", action="store_true", help="write the result to benches/record/")
     options = parser.parse_args()
     if options.quick:
-        options.libraries, options.rounds = ",".join(PAIR), min(options.rounds, 3)
+        options.libraries, options.rounds, options.memory_rounds = ",".join(PAIR), min(options.rounds, 3), 1
     return options
 
 

@@ -64,10 +64,7 @@ def test_threads_make_many_objects_at_the_same_time(mp):
     seen = []
 
     def slices() -> None:
-        kept = []
-        for _ in range(5):
-            kept.append(array[:] == expected)
-        seen.extend(kept)
+        seen.extend([array[:] == expected for _ in range(5)])
 
     def messages() -> None:
         seen.extend([queue.get() == expected for _ in range(5)])
