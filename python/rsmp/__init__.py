@@ -106,9 +106,9 @@ Value = _default_context.Value
 def __getattr__(name: str) -> object:
     # The standard package has it from the start; here its mirror comes when used.
     if name == "reduction":
-        from importlib import import_module
+        import rsmp.reduction
 
-        return import_module("rsmp.reduction")
+        return rsmp.reduction
     if name in ("inspect_locks", "LockState", "Holder", "Waiter"):
         from rsmp import _inspect
 

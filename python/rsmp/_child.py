@@ -9,15 +9,15 @@ finalizers of ``multiprocessing.util``; output is flushed after the last of them
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _thread
 import atexit
 import io
 import itertools
 import os
 import sys
-import threading
 from types import ModuleType
 
-from rsmp import _stdlib
+from rsmp import _deferred, _stdlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,8 +181,7 @@ def rehearse() -> None:
 
 def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
     """Return the process object in ``file``, after preparing this process for it, and the data that prepared it."""
-    from _pickle import load as unpickle
-
+    unpickle = _import_pickle().load
     current = _process.current_process()
     current._inheriting = True
     try:
@@ -199,6 +198,28 @@ def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
         return unpickle(file), data
     finally:
         del current._inheriting
+
+
+def _import_pickle() -> Any:
+    """Return `_pickle`, imported without functools.
+
+    It takes one class from there, which is C's; the rest would bring collections with it.
+    """
+    if "functools" not in sys.modules and not _thread._count():
+        import _functools  # type: ignore[import-not-found]
+
+        part: Any = ModuleType("functools")
+        part.partial = _functools.partial
+        sys.modules["functools"] = part
+        try:
+            import _pickle
+        except (AttributeError, ImportError):
+            pass  # it asks for more than it did
+        finally:
+            del sys.modules["functools"]
+    import _pickle
+
+    return _pickle
 
 
 class Inherited:
@@ -309,7 +330,9 @@ def _run(process: Any, parent_sentinel: int) -> int:
     except BaseException as error:
         code = explain(process, error)
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]
+        threading = _deferred.executed("threading")
+        if threading is not None:
+            threading._shutdown()
         _info("process exiting with exitcode %d", code)
         _flush()
     return code
@@ -326,7 +349,9 @@ def _become(process: Any, parent_sentinel: int) -> None:
     _process._children = set()
     _process._current_process = process
     _process._parent_process = _process._ParentProcess(process._parent_name, process._parent_pid, parent_sentinel)
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
+    threading = _deferred.executed("threading")
+    if threading is not None:
+        threading.main_thread()._set_native_id()
     process._after_fork()
     del old_process
 

@@ -62,7 +62,7 @@ class StandIn(ModuleType):
         answers = ANSWERS[self.__name__]
         if name in answers:
             frame = sys._getframe(1)
-            if module_code(frame) is not None:
+            if module_code(frame) is not None or (name in ANY_TIME and _is_standard(frame)):
                 return answers[name](self, frame.f_globals, lambda action: when_imported(self.__name__, action))
         return getattr(_true(self), name)
 
@@ -76,11 +76,13 @@ class StandIn(ModuleType):
         delattr(_true(self), name)
 
 
+def _is_standard(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("multiprocessing.")
+
+
 def module_code(frame: FrameType) -> dict[str, Any] | None:
     """Return the names of the standard module whose own code, not that of its functions, is in ``frame``."""
-    names = frame.f_globals
-    standard = str(names.get("__name__")).startswith("multiprocessing.")
-    return names if standard and not frame.f_code.co_flags & _OPTIMIZED else None
+    return frame.f_globals if _is_standard(frame) and not frame.f_code.co_flags & _OPTIMIZED else None
 
 
 class _Place:
@@ -213,13 +215,16 @@ def _before_fork() -> None:
 os.register_at_fork(before=FunctionType(_before_fork.__code__, {"sys": sys}))
 
 
-def _of(extension: str, *names: str) -> dict[str, Answer]:
-    """Names that a module takes as they are from a module in C, or that only their presence is asked of."""
+def _of(extension: str, *names: str, **other_names: str) -> dict[str, Answer]:
+    """Names that a module takes as they are from a module in C, or that only their presence is asked of.
+
+    ``other_names`` have the names in C as their values.
+    """
 
     def answer(name: str) -> Answer:
         return lambda module, asking, later: getattr(__import__(extension), name)
 
-    return {name: answer(name) for name in names}
+    return {name: answer(own) for name, own in ({name: name for name in names} | other_names).items()}
 
 
 def until_imported(make: Callable[[Any], Callable[..., Any]]) -> Answer:
@@ -275,11 +280,15 @@ class _RandomNameSequence:
 
 ANSWERS: dict[str, dict[str, Answer]] = {
     "pickle": _of("_pickle", "Pickler", "loads"),
+    "queue": {},
     "secrets": {},
     "signal": {"__dict__": lambda module, asking, later: _signal.__dict__}
     | _of("_signal", "SIGINT", "SIGTERM", "pthread_sigmask"),
     "socket": _of("_socket", "AF_UNIX", "CMSG_LEN", "SCM_RIGHTS", "socket"),
     "subprocess": {"_args_from_interpreter_flags": until_imported(_interpreter_options)},
     "tempfile": {"_RandomNameSequence": lambda module, asking, later: _RandomNameSequence},
+    "threading": _of("_thread", "RLock", Lock="allocate_lock", local="_local"),
 }
 """The modules that have stand-ins, and what modules of the standard package ask of each while they are imported."""
+ANY_TIME = {"Lock", "RLock"}
+"""What the standard package's functions get from there as well: some modules make an object while they are imported."""

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import warnings
 import weakref
+from _thread import RLock, get_ident
 
 from rsmp import _rsmp, _stdlib, util
 from rsmp._results import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
@@ -28,6 +28,7 @@ from rsmp.context import ForkProcess, _default_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
@@ -117,7 +118,7 @@ def _start_together(made: list[Any], pool: list[Any]) -> bool:
 
 
 def _terminate(
-    engine: _rsmp.PoolEngine, workers: list[Any], maintenance: threading.RLock, supervisor: list[threading.Thread]
+    engine: _rsmp.PoolEngine, workers: list[Any], maintenance: RLock, supervisor: list[threading.Thread]
 ) -> None:
     util.debug("finalizing pool")
     engine.terminate()
@@ -134,7 +135,7 @@ def _terminate(
             process.kill()
             process.join()
     for thread in supervisor:
-        if thread is not threading.current_thread():
+        if thread.ident != get_ident():
             # It may be inside a callback that never returns, or that waits for this thread.
             thread.join(_GRACE)
 
@@ -207,7 +208,7 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = initargs
-        self._maintenance = threading.RLock()
+        self._maintenance = RLock()
         self._supervisor: list[threading.Thread] = []
         self._failures = 0
         self._setup_queues()
@@ -341,6 +342,8 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
     def _start_supervisor(self) -> None:
         if self._supervisor:
             return
+        import threading
+
         with self._maintenance:
             if self._supervisor or self._state == TERMINATE:
                 return
@@ -523,7 +526,7 @@ class Pool(_standard.Pool):  # type: ignore[name-defined,misc]
             raise ValueError("In unknown state")
         self._engine.drain()
         for thread in self._supervisor:
-            if thread is not threading.current_thread():
+            if thread.ident != get_ident():
                 thread.join()
         for process in self._pool:
             process.join()

@@ -8,10 +8,11 @@ use std::os::fd::RawFd;
 use pyo3::exceptions::{PyAttributeError, PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PySet, PyString};
+use pyo3::types::{PyDict, PySet, PyString};
 use rsmp_core::sys::process;
 
 use crate::process::tie_to_lifeline;
+use crate::threading::Threading;
 
 /// A child about to be forked: its process object and what it needs in its first moments.
 pub(crate) struct Forked<'py> {
@@ -26,6 +27,7 @@ pub(crate) struct Forked<'py> {
     /// The start puts off Ctrl-C.
     held: bool,
     world: &'static World,
+    threading: Option<&'static Threading>,
 }
 
 impl<'py> Forked<'py> {
@@ -34,8 +36,9 @@ impl<'py> Forked<'py> {
     /// `lifeline` is what a daemon hangs on; with `held` the child lets Ctrl-C through before it runs.
     pub(crate) fn prepare(process: &Bound<'py, PyAny>, lifeline: Option<RawFd>, held: bool) -> PyResult<Option<Self>> {
         let py = process.py();
-        let world = World::get(py)?;
-        if !world.is_ordinary(process)? {
+        let (world, threading) = (World::get(py)?, Threading::imported(py)?);
+        let ordinary = threading.map_or(Ok(true), |threading| threading.is_ordinary(py))?;
+        if !ordinary || !world.is_ordinary(process)? {
             return Ok(None);
         }
         let state = world.process.bind(py);
@@ -50,6 +53,7 @@ impl<'py> Forked<'py> {
             lifeline,
             held,
             world,
+            threading,
         }))
     }
 
@@ -108,7 +112,10 @@ impl<'py> Forked<'py> {
             Ok(()) => 0,
             Err(error) => world.explain.call1(py, (&self.process, error.into_value(py)))?.extract(py)?,
         };
-        world.wait_for_threads(py)?;
+        // The child may have imported it.
+        if let Some(threading) = Threading::imported(py)? {
+            threading.wait_for_threads(py, world.handlers(py)?)?;
+        }
         world.inform(py, &format!("process exiting with exitcode {code}"))?;
         Ok(code)
     }
@@ -132,8 +139,8 @@ impl<'py> Forked<'py> {
         state.set_item(world.name(py, Name::Children), &self.children)?;
         state.set_item(world.name(py, Name::CurrentProcess), &self.process)?;
         state.set_item(world.name(py, Name::ParentProcess), &self.parent)?;
-        if let Some(main) = world.threading.bind(py).get_item(world.name(py, Name::MainThread))? {
-            main.setattr(world.name(py, Name::NativeId), process::thread_id())?;
+        if let Some(threading) = self.threading {
+            threading.set_native_id(py)?;
         }
         world.run_after_fork(py)?;
         drop(old);
@@ -158,8 +165,6 @@ enum Name {
     ProcessCounter,
     Children,
     ParentProcess,
-    MainThread,
-    NativeId,
     Run,
     Stdin,
     Stdout,
@@ -171,9 +176,6 @@ enum Name {
     AfterForkers,
     Data,
     Logger,
-    Atexits,
-    ShutdownLocks,
-    Shutdown,
     Excepthook,
     Fork,
     Bootstrap,
@@ -182,7 +184,6 @@ enum Name {
     Starter,
     ExitFunction,
     ForceStartMethod,
-    MainThreadFunction,
     Sentinel,
     Count,
 }
@@ -193,8 +194,6 @@ const NAMES: [&str; Name::Count as usize] = [
     "_process_counter",
     "_children",
     "_parent_process",
-    "_main_thread",
-    "_native_id",
     "run",
     "stdin",
     "stdout",
@@ -206,9 +205,6 @@ const NAMES: [&str; Name::Count as usize] = [
     "_afterfork_registry",
     "data",
     "_logger",
-    "_threading_atexits",
-    "_shutdown_locks",
-    "_shutdown",
     "excepthook",
     "fork",
     "_bootstrap",
@@ -217,7 +213,6 @@ const NAMES: [&str; Name::Count as usize] = [
     "_parent_name",
     "_exit_function",
     "_force_start_method",
-    "main_thread",
     "_sentinel",
 ];
 
@@ -227,7 +222,6 @@ struct World {
     process: Py<PyDict>,
     util: Py<PyDict>,
     context: Py<PyDict>,
-    threading: Py<PyDict>,
     sys: Py<PyDict>,
     os: Py<PyDict>,
     default_context: Py<PyAny>,
@@ -247,8 +241,6 @@ struct World {
     untouched: bool,
     exit_function: Py<PyAny>,
     force_start_method: Py<PyAny>,
-    main_thread: Py<PyAny>,
-    shutdown: Py<PyAny>,
     bootstrap: Py<PyAny>,
     /// `_after_fork` of rsmp's processes, and that of those which ask the default context for it.
     after_fork: Py<PyAny>,
@@ -270,7 +262,7 @@ impl World {
             Ok(module.getattr("__dict__")?.cast_into::<PyDict>()?.unbind())
         };
         let (process, util, context) = (standard("process")?, standard("util")?, standard("context")?);
-        let (threading, handlers) = (py.import("threading")?, py.import("atexit")?);
+        let handlers = py.import("atexit")?;
         let child = py.import("rsmp._child")?;
         let own_context = py.import("rsmp.context")?;
         let base = process.getattr("BaseProcess")?;
@@ -284,8 +276,6 @@ impl World {
             names: NAMES.iter().map(|name| PyString::intern(py, name).unbind()).collect(),
             exit_function: own(&util, &util, "_exit_function")?,
             force_start_method: own(&context, &context, "_force_start_method")?,
-            main_thread: own(&threading, &threading, "main_thread")?,
-            shutdown: own(&threading, &threading, "_shutdown")?,
             bootstrap: own(&process, &base, "_bootstrap")?,
             untouched,
             after_fork: py.import("rsmp.process")?.getattr("Forked")?.getattr("_after_fork")?.unbind(),
@@ -296,7 +286,6 @@ impl World {
             process: dictionary(&process)?,
             util: dictionary(&util)?,
             context: dictionary(&context)?,
-            threading: dictionary(&threading)?,
             sys: dictionary(py.import("sys")?.as_any())?,
             os: dictionary(py.import("os")?.as_any())?,
             explain: child.getattr("explain")?.unbind(),
@@ -325,8 +314,6 @@ impl World {
             && !self.nothing.is_none(py)
             && is(&self.util, Name::ExitFunction, &self.exit_function)?
             && is(&self.context, Name::ForceStartMethod, &self.force_start_method)?
-            && is(&self.threading, Name::MainThreadFunction, &self.main_thread)?
-            && is(&self.threading, Name::Shutdown, &self.shutdown)?
             && process.get_type().getattr(self.name(py, Name::Bootstrap))?.is(&self.bootstrap)
             && self.has_own_hook(process)?)
     }
@@ -397,21 +384,6 @@ impl World {
             info.call1((message,))?;
         }
         Ok(())
-    }
-
-    /// Calls `threading._shutdown` unless there is nothing for it to do; from Python 3.13 on it alone knows.
-    fn wait_for_threads(&self, py: Python<'_>) -> PyResult<()> {
-        let threading = self.threading.bind(py);
-        let hooks = threading.get_item(self.name(py, Name::Atexits))?;
-        let locks = threading.get_item(self.name(py, Name::ShutdownLocks))?;
-        if let (Some(hooks), Some(locks)) = (hooks, locks)
-            && hooks.cast::<PyList>().is_ok_and(PyListMethods::is_empty)
-            && locks.cast::<PySet>().is_ok_and(PySetMethods::is_empty)
-            && self.handlers(py)? == 0
-        {
-            return Ok(());
-        }
-        threading.get_item(self.name(py, Name::Shutdown))?.map_or(Ok(()), |shutdown| shutdown.call0().map(drop))
     }
 
     fn handlers(&self, py: Python<'_>) -> PyResult<usize> {

@@ -27,6 +27,7 @@ mod scalar;
 mod shared_memory;
 mod sharedctypes;
 mod synchronize;
+mod threading;
 mod version;
 mod wait;
 

@@ -8,6 +8,8 @@ import pytest
 pytestmark = pytest.mark.rsmp_only("the standard package imports these modules when it is imported")
 
 DEFERRED = ("pickle", "secrets", "signal", "socket", "subprocess", "tempfile")
+BUT_FOR_QUEUES = ("queue", "threading")
+"""Queues and locks need them, processes, pipes and pools do not."""
 
 
 def run(program, *arguments):
@@ -47,10 +49,91 @@ def test_a_process_a_queue_and_a_lock_need_none_of_them():
     assert run(program, *DEFERRED) == []
 
 
-@pytest.mark.parametrize("name", DEFERRED)
+WORK = """
+import os, sys, rsmp
+def imported():
+    return [name for name in sys.argv[1:] if name in sys.modules]
+def work():
+    print(*imported(), flush=True)
+if __name__ == "__main__":
+    reader, writer = rsmp.Pipe()
+    process = rsmp.Process(target=work)
+    process.start()
+    process.join()
+    with rsmp.Pool(2) as pool:
+        assert pool.map(os.path.abspath, ["/"]) == ["/"]
+        pool.apply(work)
+    if rsmp.get_start_method() == "fork":
+        work()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_pipes_and_pools_need_no_threads_here_and_none_in_children(method, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(WORK.replace("reader, ", f"rsmp.set_start_method({method!r})\n    reader, ", 1))
+    done = subprocess.run(
+        [sys.executable, program, *BUT_FOR_QUEUES], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_a_spawned_child_imports_no_collections_to_unpickle_its_process(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "def work():\n"
+        "    before = {'collections', 'functools'} & sys.modules.keys()\n"
+        "    import functools, pickle\n"
+        "    assert functools.lru_cache and type(functools) is type(sys)\n"
+        "    assert pickle.loads(pickle.dumps(functools.partial(int, '7')))() == 7\n"
+        "    print(*before, 'done')\n"
+        "if __name__ == '__main__':\n"
+        "    import functools, rsmp\n"
+        "    for target in (work, functools.partial(print, 'partial')):\n"
+        "        process = rsmp.get_context('spawn').Process(target=target)\n"
+        "        process.start()\n"
+        "        process.join()\n"
+        "        assert process.exitcode == 0\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["done", "partial"]), done.stderr
+
+
+THREADS = """
+import sys, rsmp
+def work():
+    import os, threading, time
+    assert threading.main_thread() is threading.current_thread()
+    assert threading.main_thread().native_id == os.getpid()
+    def late():
+        time.sleep(0.2)
+        print(threading.current_thread().name, flush=True)
+    threading.Thread(target=late, name="late").start()
+context = rsmp.get_context("fork")
+for turn in range(3):
+    if turn == 1:
+        import threading
+    if turn == 2:
+        threading._shutdown = lambda wait=threading._shutdown: (wait(), print("replaced", flush=True))
+    assert ("threading" in sys.modules) == (turn > 0)
+    process = context.Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, turn
+"""
+
+
+def test_a_forked_child_waits_for_its_threads_whoever_imports_threading():
+    assert run(THREADS) == ["late", "late", "late", "replaced", "replaced"]
+
+
+@pytest.mark.parametrize("name", DEFERRED + BUT_FOR_QUEUES)
 def test_what_the_program_imports_is_the_module_itself(name):
     program = (
-        "import sys, types, importlib, rsmp.queues, rsmp.pool, rsmp.synchronize\n"
+        "import sys, types, importlib, rsmp.pool, rsmp.connection\n"
+        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.queues, rsmp.synchronize\n"
         "module = importlib.import_module(sys.argv[1])\n"
         "assert module is sys.modules[sys.argv[1]]\n"
         "assert module.__file__ == module.__spec__.origin\n"
@@ -162,11 +245,12 @@ def test_a_fork_does_not_wait_for_ever():
     assert run(SLOW, "30") == ["8", "True"]
 
 
-@pytest.mark.parametrize("name", DEFERRED)
+@pytest.mark.parametrize("name", DEFERRED + BUT_FOR_QUEUES)
 def test_a_program_that_imports_one_has_all_of_it_then_and_not_later(name):
     """Its files may be out of reach later, its descriptors used up, its interpreter at its end."""
     program = (
-        IMPORTED + "import rsmp.queues, rsmp.pool, rsmp.synchronize, rsmp.shared_memory, rsmp.connection, importlib\n"
+        IMPORTED + "import rsmp.pool, rsmp.shared_memory, rsmp.connection, importlib\n"
+        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.queues, rsmp.synchronize\n"
         "if sys.argv[2] == 'statement': exec('import ' + sys.argv[1])\n"
         "elif sys.argv[2] == 'names': exec('from ' + sys.argv[1] + ' import *')\n"
         "else: importlib.import_module(sys.argv[1])\n"
