@@ -4,13 +4,18 @@ Counted are the private memory of the processes (their proportional set size wit
 memory they hold: the larger of what they have mapped (each page once) and what the memory files they have open
 occupy. Not counted is what the kernel keeps for them: pipe buffers, page tables. A peak shorter than the pause between
 two looks is missed.
+
+Processes stand still while they are looked at: with fewer CPUs than they need, one that lost its own to the look would
+be sent messages meanwhile, and the next look would find them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 PAUSE = 0.003
@@ -88,8 +93,23 @@ def used(leader: int) -> int:
     return private + max(mapped, sum(files.values()))
 
 
+@contextlib.contextmanager
+def standing_still(group: int) -> Iterator[None]:
+    """Stop the processes of a group meanwhile."""
+    with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+        os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGCONT)
+
+
 class Peak:
-    """The most that a process and its descendants used, in KiB, at the moments when `look` was called."""
+    """The most that a process and its descendants used, in KiB, at the moments when `look` was called.
+
+    The process leads a group of its own.
+    """
 
     def __init__(self, leader: int) -> None:
         self.leader = leader
@@ -97,5 +117,6 @@ class Peak:
 
     def look(self) -> None:
         """Look once, then pause."""
-        self.kib = max(self.kib, used(self.leader))
+        with standing_still(self.leader):
+            self.kib = max(self.kib, used(self.leader))
         time.sleep(PAUSE)
