@@ -29,8 +29,13 @@ BUDGET = "0.05"
 HEAD = """\
 /* Which functions of the engine come first, and in which order; see tools/layout.py, which writes this file. */
 SECTIONS {
+  .plt : {
+    *(.plt)
+  }
   .text.often : {
     *libc_nonshared.a:*(.text)
+    *crtbegin*.o(.text)
+    *(.text*.*ARGV_INIT_ARRAY*)
 """
 TAIL = """\
   }
