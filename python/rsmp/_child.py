@@ -9,7 +9,6 @@ finalizers of ``multiprocessing.util``; output is flushed after the last of them
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import _thread
 import atexit
 import io
 import itertools
@@ -17,7 +16,7 @@ import os
 import sys
 from types import ModuleType
 
-from rsmp import _deferred, _stdlib
+from rsmp import _deferred, _stand_ins, _stdlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def prepare_rehearsal() -> None:
     """Make in the fork server what `rehearse` needs in each child."""
     global _part
     # The pure Python part of pickle, which brings re and enum, is not needed to write and to read.
-    from _pickle import dumps
+    dumps = _stand_ins.c_pickle().dumps
 
     # Executed here, not in each child: setting the start method looks at it.
     _ = _stdlib.load("reduction").HAVE_SEND_HANDLE
@@ -181,7 +180,7 @@ def rehearse() -> None:
 
 def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
     """Return the process object in ``file``, after preparing this process for it, and the data that prepared it."""
-    unpickle = _import_pickle().load
+    unpickle = _stand_ins.c_pickle().load
     current = _process.current_process()
     current._inheriting = True
     try:
@@ -198,28 +197,6 @@ def load(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
         return unpickle(file), data
     finally:
         del current._inheriting
-
-
-def _import_pickle() -> Any:
-    """Return `_pickle`, imported without functools.
-
-    It takes one class from there, which is C's; the rest would bring collections with it.
-    """
-    if "functools" not in sys.modules and not _thread._count():
-        import _functools  # type: ignore[import-not-found]
-
-        part: Any = ModuleType("functools")
-        part.partial = _functools.partial
-        sys.modules["functools"] = part
-        try:
-            import _pickle
-        except (AttributeError, ImportError):
-            pass  # it asks for more than it did
-        finally:
-            del sys.modules["functools"]
-    import _pickle
-
-    return _pickle
 
 
 class Inherited:

@@ -11,7 +11,7 @@ import _signal  # type: ignore[import-not-found]
 import atexit
 import os
 import sys
-from _thread import RLock
+from _thread import RLock, _count
 from time import monotonic
 from types import FunctionType, ModuleType
 
@@ -32,6 +32,7 @@ __all__ = [
     "Arrival",
     "StandIn",
     "Substitute",
+    "c_pickle",
     "live",
     "module_code",
     "until_imported",
@@ -215,6 +216,10 @@ def _before_fork() -> None:
 os.register_at_fork(before=FunctionType(_before_fork.__code__, {"sys": sys}))
 
 
+def _extension(name: str) -> Any:
+    return c_pickle() if name == "_pickle" else __import__(name)
+
+
 def _of(extension: str, *names: str, **other_names: str) -> dict[str, Answer]:
     """Names that a module takes as they are from a module in C, or that only their presence is asked of.
 
@@ -222,7 +227,7 @@ def _of(extension: str, *names: str, **other_names: str) -> dict[str, Answer]:
     """
 
     def answer(name: str) -> Answer:
-        return lambda module, asking, later: getattr(__import__(extension), name)
+        return lambda module, asking, later: getattr(_extension(extension), name)
 
     return {name: answer(own) for name, own in ({name: name for name in names} | other_names).items()}
 
@@ -278,9 +283,49 @@ class _RandomNameSequence:
         return name
 
 
+def _full(module: Any, asking: dict[str, Any], later: Callable[[Action], None]) -> Any:
+    """Make the exception `queue.Full`, which the module is to have when somebody imports it."""
+    global _made_full
+    if _made_full is None:
+        about = {"__module__": "queue", "__doc__": "Exception raised by Queue.put(block=0)/put_nowait()."}
+        _made_full = type("Full", (Exception,), about)
+    made = _made_full
+    later(lambda queue: setattr(queue, "Full", made))
+    return made
+
+
+_made_full: type[Exception] | None = None
+
+
+def c_pickle() -> Any:
+    """Return `_pickle`, imported without functools.
+
+    It takes one class from there, which is C's; the rest would bring collections with it.
+    """
+    known = sys.modules.get("functools")
+    if (known is None or type(known) is StandIn) and not _count():
+        import _functools  # type: ignore[import-not-found]
+
+        part: Any = ModuleType("functools")
+        part.partial = _functools.partial
+        sys.modules["functools"] = part
+        try:
+            import _pickle
+        except (AttributeError, ImportError):
+            pass  # it asks for more than it did
+        finally:
+            del sys.modules["functools"]
+            if known is not None:
+                sys.modules["functools"] = known
+    import _pickle
+
+    return _pickle
+
+
 ANSWERS: dict[str, dict[str, Answer]] = {
+    "functools": _of("_functools", "partial"),
     "pickle": _of("_pickle", "Pickler", "loads"),
-    "queue": {},
+    "queue": _of("_queue", "Empty") | {"Full": _full},
     "secrets": {},
     "signal": {"__dict__": lambda module, asking, later: _signal.__dict__}
     | _of("_signal", "SIGINT", "SIGTERM", "pthread_sigmask"),

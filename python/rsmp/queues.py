@@ -11,8 +11,8 @@
 
 from __future__ import annotations
 
-import threading
 import types
+from _thread import allocate_lock
 
 from rsmp import _rsmp, _stdlib, reduction
 
@@ -69,8 +69,8 @@ class _Shared:
     _recv_bytes = _Lazy(lambda queue: {"_recv_bytes": queue._reader.recv_bytes})
     _send_bytes = _Lazy(lambda queue: {"_send_bytes": queue._writer.send_bytes})
     # The engine locks by itself; these serve subclasses that hold them around the methods above.
-    _rlock = _Lazy(lambda _queue: {"_rlock": threading.Lock()})
-    _wlock = _Lazy(lambda _queue: {"_wlock": threading.Lock()})
+    _rlock = _Lazy(lambda _queue: {"_rlock": allocate_lock()})
+    _wlock = _Lazy(lambda _queue: {"_wlock": allocate_lock()})
 
     def _shared_descriptors(self: Any) -> tuple[Any, Any]:
         file, event = self._descriptors

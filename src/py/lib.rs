@@ -9,6 +9,7 @@ mod channel;
 mod child;
 mod codec;
 mod connection;
+mod deferred;
 mod error;
 mod forkserver;
 mod heap;

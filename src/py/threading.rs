@@ -6,6 +6,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PySet, PyString};
 use rsmp_core::sys::process;
 
+use crate::deferred;
+
 /// The module, by its dictionary, and functions of it.
 pub(crate) struct Threading {
     module: Py<PyDict>,
@@ -38,13 +40,10 @@ impl Threading {
         if let Some(known) = THREADING.get(py) {
             return Ok(Some(known));
         }
-        let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
-        if !modules.contains(intern!(py, "threading"))? {
-            return Ok(None);
+        match deferred::imported(py, "threading")? {
+            Some(module) => THREADING.get_or_try_init(py, || Self::look_up(&module)).map(Some),
+            None => Ok(None),
         }
-        // A stand-in, perhaps.
-        let found = py.import("rsmp._deferred")?.call_method1("executed", ("threading",))?;
-        if found.is_none() { Ok(None) } else { THREADING.get_or_try_init(py, || Self::look_up(&found)).map(Some) }
     }
 
     fn look_up(module: &Bound<'_, PyAny>) -> PyResult<Self> {

@@ -8,8 +8,8 @@ import pytest
 pytestmark = pytest.mark.rsmp_only("the standard package imports these modules when it is imported")
 
 DEFERRED = ("pickle", "secrets", "signal", "socket", "subprocess", "tempfile")
-BUT_FOR_QUEUES = ("queue", "threading")
-"""Queues and locks need them, processes, pipes and pools do not."""
+BUT_FOR_LOCKS = ("queue", "threading")
+"""Locks need them (one of them is a subclass of `threading.Barrier`); processes, pipes, queues and pools do not."""
 
 
 def run(program, *arguments):
@@ -53,12 +53,17 @@ WORK = """
 import os, sys, rsmp
 def imported():
     return [name for name in sys.argv[1:] if name in sys.modules]
-def work():
+def work(queue=None, writer=None):
+    if queue is not None:
+        queue.put(b"put")
+        writer.send(["sent"])
     print(*imported(), flush=True)
 if __name__ == "__main__":
     reader, writer = rsmp.Pipe()
-    process = rsmp.Process(target=work)
+    queue = rsmp.Queue()
+    process = rsmp.Process(target=work, args=(queue, writer))
     process.start()
+    assert (queue.get(), reader.recv()) == (b"put", ["sent"])
     process.join()
     with rsmp.Pool(2) as pool:
         assert pool.map(os.path.abspath, ["/"]) == ["/"]
@@ -69,11 +74,11 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_processes_pipes_and_pools_need_no_threads_here_and_none_in_children(method, tmp_path):
+def test_processes_pipes_queues_and_pools_need_no_threading_here_and_in_children(method, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(WORK.replace("reader, ", f"rsmp.set_start_method({method!r})\n    reader, ", 1))
     done = subprocess.run(
-        [sys.executable, program, *BUT_FOR_QUEUES], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+        [sys.executable, program, *BUT_FOR_LOCKS], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
@@ -99,6 +104,44 @@ def test_a_spawned_child_imports_no_collections_to_unpickle_its_process(tmp_path
     )
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.split()) == (0, ["done", "partial"]), done.stderr
+
+
+FULL = """
+import resource, sys
+import rsmp.queues, multiprocessing.queues as standard
+def raised(function, *arguments):
+    try:
+        function(*arguments)
+    except Exception as error:
+        return type(error)
+if sys.argv[1] == "found by another finder":
+    from importlib.machinery import PathFinder
+    class Hook:
+        def find_spec(self, name, path, target=None):
+            return PathFinder.find_spec(name, path, target) if name == "queue" else None
+    sys.meta_path.insert(0, Hook())
+full, empty = rsmp.Queue(1), rsmp.Queue()
+full.put(1)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+assert raised(full.put_nowait, 2) is standard.Full
+assert raised(empty.get_nowait) is standard.Empty
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+assert "queue" not in sys.modules
+import pickle, queue
+own = queue.Queue(1)
+own.put(1)
+assert raised(full.put, 2, True, 0.01) is raised(own.put, 2, True, 0.01) is queue.Full
+assert raised(empty.get_nowait) is queue.Empty is standard.Empty
+if sys.argv[1] == "found by rsmp's":
+    assert queue.Full is standard.Full is rsmp.queues.Full
+    assert pickle.loads(pickle.dumps(standard.Full)) is queue.Full and queue.Full.__module__ == "queue"
+"""
+
+
+@pytest.mark.parametrize("how", ["found by rsmp's", "found by another finder"])
+def test_a_full_queue_raises_what_queue_has_whoever_imports_it_and_when(how):
+    run(FULL, how)
 
 
 THREADS = """
@@ -129,11 +172,11 @@ def test_a_forked_child_waits_for_its_threads_whoever_imports_threading():
     assert run(THREADS) == ["late", "late", "late", "replaced", "replaced"]
 
 
-@pytest.mark.parametrize("name", DEFERRED + BUT_FOR_QUEUES)
+@pytest.mark.parametrize("name", DEFERRED + BUT_FOR_LOCKS)
 def test_what_the_program_imports_is_the_module_itself(name):
     program = (
-        "import sys, types, importlib, rsmp.pool, rsmp.connection\n"
-        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.queues, rsmp.synchronize\n"
+        "import sys, types, importlib, rsmp.pool, rsmp.connection, rsmp.queues\n"
+        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.synchronize\n"
         "module = importlib.import_module(sys.argv[1])\n"
         "assert module is sys.modules[sys.argv[1]]\n"
         "assert module.__file__ == module.__spec__.origin\n"
@@ -245,12 +288,12 @@ def test_a_fork_does_not_wait_for_ever():
     assert run(SLOW, "30") == ["8", "True"]
 
 
-@pytest.mark.parametrize("name", DEFERRED + BUT_FOR_QUEUES)
+@pytest.mark.parametrize("name", DEFERRED + BUT_FOR_LOCKS)
 def test_a_program_that_imports_one_has_all_of_it_then_and_not_later(name):
     """Its files may be out of reach later, its descriptors used up, its interpreter at its end."""
     program = (
-        IMPORTED + "import rsmp.pool, rsmp.shared_memory, rsmp.connection, importlib\n"
-        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.queues, rsmp.synchronize\n"
+        IMPORTED + "import rsmp.queues, rsmp.pool, rsmp.shared_memory, rsmp.connection, importlib\n"
+        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.synchronize\n"
         "if sys.argv[2] == 'statement': exec('import ' + sys.argv[1])\n"
         "elif sys.argv[2] == 'names': exec('from ' + sys.argv[1] + ' import *')\n"
         "else: importlib.import_module(sys.argv[1])\n"

@@ -19,6 +19,7 @@ use rsmp_core::Deadline;
 use rsmp_core::ring::Limits;
 
 use crate::channel::Channel;
+use crate::deferred;
 use crate::error::Failure;
 
 pub(crate) use ends::{End, Reader, Writer};
@@ -118,13 +119,26 @@ struct Exceptions {
     full: Py<PyType>,
 }
 
+impl Exceptions {
+    fn of(module: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let class = |name: &str| PyResult::Ok(module.getattr(name)?.cast_into::<PyType>()?.unbind());
+        Ok(Self { empty: class("Empty")?, full: class("Full")? })
+    }
+}
+
 fn exceptions(py: Python<'_>) -> PyResult<&Exceptions> {
-    static EXCEPTIONS: PyOnceLock<Exceptions> = PyOnceLock::new();
-    EXCEPTIONS.get_or_try_init(py, || {
-        let queue = py.import("queue")?;
-        let class = |name: &str| PyResult::Ok(queue.getattr(name)?.cast_into::<PyType>()?.unbind());
-        Ok(Exceptions { empty: class("Empty")?, full: class("Full")? })
-    })
+    static OF_QUEUE: PyOnceLock<Exceptions> = PyOnceLock::new();
+    static OF_THE_STANDARD_PACKAGE: PyOnceLock<Exceptions> = PyOnceLock::new();
+    if let Some(known) = OF_QUEUE.get(py) {
+        return Ok(known);
+    }
+    match deferred::imported(py, "queue")? {
+        Some(queue) => OF_QUEUE.get_or_try_init(py, || Exceptions::of(&queue)),
+        // The ones that `queue` is going to have. It may be out of reach now, with no descriptor left to read it.
+        None => OF_THE_STANDARD_PACKAGE.get_or_try_init(py, || {
+            Exceptions::of(&py.import("rsmp._stdlib")?.call_method1("load", ("queues",))?)
+        }),
+    }
 }
 
 #[cold]
