@@ -11,7 +11,7 @@ import _signal  # type: ignore[import-not-found]
 import atexit
 import os
 import sys
-from _thread import RLock, _count
+from _thread import RLock
 from time import monotonic
 from types import FunctionType, ModuleType
 
@@ -303,23 +303,33 @@ def c_pickle() -> Any:
     It takes one class from there, which is C's; the rest would bring collections with it.
     """
     known = sys.modules.get("functools")
-    if (known is None or type(known) is StandIn) and not _count():
-        import _functools  # type: ignore[import-not-found]
-
-        part: Any = ModuleType("functools")
-        part.partial = _functools.partial
-        sys.modules["functools"] = part
+    if "_pickle" not in sys.modules and (known is None or type(known) is StandIn):
+        sys.modules["functools"] = part = _part_of_functools()
         try:
             import _pickle
-        except (AttributeError, ImportError):
-            pass  # it asks for more than it did
         finally:
-            del sys.modules["functools"]
-            if known is not None:
-                sys.modules["functools"] = known
+            if sys.modules.get("functools") is part:
+                del sys.modules["functools"]
+                if known is not None:
+                    sys.modules["functools"] = known
     import _pickle
 
     return _pickle
+
+
+def _part_of_functools() -> ModuleType:
+    import _functools  # type: ignore[import-not-found]
+
+    part: Any = ModuleType("functools")
+
+    def of_all(name: str) -> Any:
+        # Somebody else imports it just now.
+        if sys.modules.get("functools") is part:
+            del sys.modules["functools"]
+        return getattr(__import__("functools"), name)
+
+    part.partial, part.__getattr__ = _functools.partial, of_all
+    return part  # type: ignore[no-any-return]
 
 
 ANSWERS: dict[str, dict[str, Answer]] = {

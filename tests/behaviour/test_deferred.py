@@ -144,6 +144,24 @@ def test_a_full_queue_raises_what_queue_has_whoever_imports_it_and_when(how):
     run(FULL, how)
 
 
+def test_others_who_import_functools_while_the_pickler_is_imported_get_all_of_it():
+    run(
+        "import sys, rsmp\n"
+        "class Other:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == '_compat_pickle':\n"
+        "            import functools\n"
+        "            from functools import lru_cache\n"
+        "            seen.extend([functools, lru_cache])\n"
+        "seen = []\n"
+        "sys.meta_path.insert(0, Other())\n"
+        "import rsmp.queues\n"
+        "from functools import lru_cache, partial\n"
+        "assert seen[1] is lru_cache and seen[0].wraps and seen[0].partial is partial\n"
+        "assert '_pickle' in sys.modules\n"
+    )
+
+
 THREADS = """
 import sys, rsmp
 def work():
