@@ -31,6 +31,8 @@ const SLEEP: Duration = Duration::from_micros(300);
 const SELDOM: usize = 64;
 /// Bytes that may be queued before producers leave something to the consumers first; four messages, where those are long.
 const MUCH: u64 = 512 << 10;
+/// Bytes that the queue may grow to without waiting: with fewer, two that are equally quick wait for each other in turns.
+const LITTLE: u64 = MUCH / 2;
 /// A consumer that took something in this time is at work; others may have its CPU for a while.
 const LATELY: Duration = Duration::from_millis(2);
 
@@ -180,10 +182,11 @@ impl Ring {
         self.pace.slept(head() - before >= backlog / 2);
     }
 
-    /// Waits for a slab for `len` bytes to be freed, as long as a fresh one would cost. Without a lock.
+    /// Waits for a slab for `len` bytes to be freed, as long as a fresh one would cost, unless little is queued. Without a
+    /// lock.
     #[cold]
     pub(super) fn await_slab(&self, len: u64) {
-        if self.is_empty() {
+        if self.queued_bytes() < LITTLE {
             return;
         }
         let consumers = self.pace.look(self.header().get.mark.read().position, clock::now());
