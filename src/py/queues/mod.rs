@@ -135,9 +135,8 @@ fn exceptions(py: Python<'_>) -> PyResult<&Exceptions> {
     match deferred::imported(py, "queue")? {
         Some(queue) => OF_QUEUE.get_or_try_init(py, || Exceptions::of(&queue)),
         // The ones that `queue` is going to have. It may be out of reach now, with no descriptor left to read it.
-        None => OF_THE_STANDARD_PACKAGE.get_or_try_init(py, || {
-            Exceptions::of(&py.import("rsmp._stdlib")?.call_method1("load", ("queues",))?)
-        }),
+        None => OF_THE_STANDARD_PACKAGE
+            .get_or_try_init(py, || Exceptions::of(&py.import("rsmp._stdlib")?.call_method1("load", ("queues",))?)),
     }
 }
 
