@@ -12,8 +12,10 @@ import _signal  # type: ignore[import-not-found]
 import atexit
 import io
 import itertools
+import marshal
 import os
 import sys
+from _frozen_importlib_external import MAGIC_NUMBER
 from types import ModuleType
 
 from rsmp import _deferred, _stand_ins, _stdlib
@@ -28,6 +30,7 @@ __all__ = [
     "admits_interrupts",
     "bootstrap",
     "close_stdin",
+    "code_version",
     "explain",
     "file_names",
     "hold_interrupts",
@@ -235,11 +238,14 @@ def prepare(data: dict[str, Any]) -> None:
     method = data.get("start_method")
     if method is not None and _context._default_context._actual_context is not _context._concrete_contexts.get(method):
         _context._default_context.set_start_method(method, force=True)
-    _import_main(data.get("init_main_from_name"), data.get("init_main_from_path"))
+    _import_main(data.get("init_main_from_name"), data.get("init_main_from_path"), data.get("rsmp_main_code"))
 
 
-def _import_main(name: str | None, path: str | None) -> None:
-    """Import the parent's main module under the name ``__mp_main__``, unless this process has it already."""
+def _import_main(name: str | None, path: str | None, packed: bytes | None) -> None:
+    """Import the parent's main module under the name ``__mp_main__``, unless this process has it already.
+
+    ``packed``: its code, if the parent has it (`_main_code`).
+    """
     current = sys.modules["__main__"]
     if name is not None:
         # A __main__.py would run the program once more.
@@ -248,7 +254,7 @@ def _import_main(name: str | None, path: str | None) -> None:
         _stdlib.load("spawn").prepare({"init_main_from_name": name})
     elif path is not None and getattr(current, "__file__", None) != path:
         if path.endswith(".py") and os.path.isfile(path):
-            _import_script(path)
+            _import_script(path, packed)
         else:
             _stdlib.load("spawn").prepare({"init_main_from_path": path})
 
@@ -258,26 +264,38 @@ def file_names(path: str) -> dict[str, Any]:
     return {"__file__": path} if sys.version_info >= (3, 15) else {"__file__": path, "__cached__": None}
 
 
-def _import_script(path: str) -> None:
+def _import_script(path: str, packed: bytes | None) -> None:
     # IPython's launcher does not protect its call of main.
     if os.path.basename(path) == "ipython.py":
         return
     _kept.append(sys.modules["__main__"])
     module = ModuleType("__mp_main__")
     module.__dict__.update(file_names(path), __package__="")
-    with open(path, "rb") as file:
-        source = file.read()
+    code = _main_code(path, packed)
     name = sys.argv[0]
     sys.argv[0] = path
     sys.modules["__mp_main__"] = module
     try:
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+        exec(code, module.__dict__)
     finally:
         sys.argv[0] = name
     sys.modules["__main__"] = module
 
 
 _kept: list[ModuleType] = []
+
+
+def code_version() -> bytes:
+    """Return what two interpreters have in common if one runs the code of the other."""
+    return MAGIC_NUMBER + bytes((sys.flags.optimize & 0xFF,))
+
+
+def _main_code(path: str, packed: bytes | None) -> Any:
+    version = code_version()
+    if packed is not None and packed.startswith(version):
+        return marshal.loads(packed[len(version) :])
+    with open(path, "rb") as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
 
 
 def bootstrap(process: Any, parent_sentinel: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
-from rsmp import _rsmp, _stdlib
+from rsmp import _main_code, _rsmp, _stdlib
 from rsmp._child import spawn_main  # noqa: F401 (a name of the standard module)
 from rsmp._install import installed
 
@@ -29,6 +29,8 @@ def pickled(popen: Any, process_obj: Any, **extra: Any) -> bytes:
     reduction = _stdlib.load("reduction")
     preparation = _standard.get_preparation_data(process_obj._name)
     preparation.update((f"rsmp_{name}", value) for name, value in extra.items())
+    if "init_main_from_path" in preparation:
+        preparation["rsmp_main_code"] = _main_code.packed(preparation["init_main_from_path"])
     file = io.BytesIO()
     context.set_spawning_popen(popen)
     try:

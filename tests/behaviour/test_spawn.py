@@ -402,3 +402,75 @@ print(process)
     assert ran.stderr == ""
     lines = ran.stdout.splitlines()
     assert lines[0] == "True True SIGTERM True" and "stopped exitcode=-SIGTERM" in lines[1]
+
+
+KEEPS_ITS_CODE = """
+import os, sys, time
+def work(turn):
+    print(turn, __file__ == sys.argv[0], work.__code__.co_filename == __file__, VALUE, flush=True)
+VALUE = "as it was"
+if __name__ == "__main__":
+    import under_test
+    context = under_test.mp.get_context("spawn")
+    def start(turn):
+        process = context.Process(target=work, args=(turn,))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    start("first")
+    start("second")
+    pid = os.fork()
+    if pid == 0:
+        start("of a forked one")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with open(__file__) as file:
+        text = file.read()
+    with open(__file__, "w") as file:
+        file.write(text.replace("as it was", "changed", 1))
+    start("third")
+"""
+SEES_COMPILED = """
+import os, sys
+def audit(event, arguments):
+    if event == "compile" and str(arguments[1]).endswith("program.py"):
+        os.write(1, b"compiled ")
+if "--multiprocessing-fork" in sys.argv or "-c" in sys.orig_argv:
+    sys.addaudithook(audit)
+"""
+
+
+@rsmp_only("the standard library compiles the main module in each child")
+def test_a_child_compiles_the_main_module_only_if_the_parent_may_have_another_one(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SEES_COMPILED)
+    script = tmp_path / "program.py"
+    script.write_text(KEEPS_ITS_CODE)
+    # The file has to be older than the program.
+    time.sleep(2.1)
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{TESTS}"},
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "first True True as it was",
+        "second True True as it was",
+        "compiled of a forked one True True as it was",
+        "compiled third True True changed",
+    ]
+
+
+@rsmp_only("the standard library compiles the main module in each child")
+def test_a_child_of_another_interpreter_compiles_the_main_module(tmp_path):
+    from rsmp import _child
+
+    script = tmp_path / "program.py"
+    script.write_text("answer = 42\n")
+    wrong = b"another" + b"\0" * 100
+    names = {}
+    exec(_child._main_code(str(script), wrong), names)
+    assert names["answer"] == 42
