@@ -271,7 +271,7 @@ def _import_script(path: str, packed: bytes | None) -> None:
     _kept.append(sys.modules["__main__"])
     module = ModuleType("__mp_main__")
     module.__dict__.update(file_names(path), __package__="")
-    code = _main_code(path, packed)
+    code = _unpacked(path, packed)
     name = sys.argv[0]
     sys.argv[0] = path
     sys.modules["__mp_main__"] = module
@@ -290,7 +290,8 @@ def code_version() -> bytes:
     return MAGIC_NUMBER + bytes((sys.flags.optimize & 0xFF,))
 
 
-def _main_code(path: str, packed: bytes | None) -> Any:
+def _unpacked(path: str, packed: bytes | None) -> Any:
+    """Return the code in ``packed`` if it is for this interpreter, else what the file compiles to."""
     version = code_version()
     if packed is not None and packed.startswith(version):
         return marshal.loads(packed[len(version) :])

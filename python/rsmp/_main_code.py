@@ -39,20 +39,20 @@ def packed(path: str) -> bytes | None:
         status = os.stat(path)
         if max(status.st_mtime, status.st_ctime) > _start() - _MARGIN:
             return None
+        if path not in _packed:
+            code = _running(path)
+            if code is None:
+                return None
+            # Tools that write code objects may put constants into them that cannot be marshalled.
+            _packed[path] = code_version() + dumps(code)
     except (OSError, ValueError, IndexError):
         return None
-    known = _packed.get(path)
-    if known is None:
-        code = _running(path)
-        if code is None:
-            return None
-        known = _packed[path] = code_version() + dumps(code)
-    return known
+    return _packed[path]
 
 
 def _running(path: str) -> CodeType | None:
     """Return the code that runs as the main module, further up in this thread."""
-    names = vars(sys.modules["__main__"])
+    names = getattr(sys.modules.get("__main__"), "__dict__", None)
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         code = frame.f_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rsmp import _child, _rsmp, _stdlib, popen_fork, spawn
+from rsmp import _child, _main_code, _rsmp, _stdlib, popen_fork, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class Popen(*_bases):  # type: ignore[misc]
         held = process_obj.daemon and _child.admits_interrupts()
         try:
             lifeline = self._lifeline() if process_obj.daemon else None
-            payload = spawn.pickled(self, process_obj, parent_sentinel=parent, lifeline=lifeline, held=held)
+            payload = spawn.pickled(
+                self, process_obj, _main_code.packed, parent_sentinel=parent, lifeline=lifeline, held=held
+            )
             self._fds += [tracker_fd, parent] if lifeline is None else [tracker_fd, parent, lifeline]
             self._execute(payload, tracker_fd, held)
         finally:

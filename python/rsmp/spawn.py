@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import sys
 
-from rsmp import _main_code, _rsmp, _stdlib
+from rsmp import _rsmp, _stdlib
 from rsmp._child import spawn_main  # noqa: F401 (a name of the standard module)
 from rsmp._install import installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _standard = _stdlib.mirror(__name__)
@@ -20,17 +21,20 @@ def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
 
 
-def pickled(popen: Any, process_obj: Any, **extra: Any) -> bytes:
+def pickled(
+    popen: Any, process_obj: Any, main_code: Callable[[str], bytes | None] | None = None, **extra: Any
+) -> bytes:
     """Return what a child unpickles: the data that prepare it, with ``extra`` in them, then its process object.
 
-    Descriptors that ``process_obj`` needs are registered with ``popen``.
+    Descriptors that ``process_obj`` needs are registered with ``popen``. ``main_code`` packs the code of a child's main
+    module, whose path it is given.
     """
     context = _stdlib.load("context")
     reduction = _stdlib.load("reduction")
     preparation = _standard.get_preparation_data(process_obj._name)
     preparation.update((f"rsmp_{name}", value) for name, value in extra.items())
-    if "init_main_from_path" in preparation:
-        preparation["rsmp_main_code"] = _main_code.packed(preparation["init_main_from_path"])
+    if main_code is not None and "init_main_from_path" in preparation:
+        preparation["rsmp_main_code"] = main_code(preparation["init_main_from_path"])
     file = io.BytesIO()
     context.set_spawning_popen(popen)
     try:

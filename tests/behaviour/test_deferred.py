@@ -52,13 +52,14 @@ def test_a_process_a_queue_and_a_lock_need_none_of_them():
 WORK = """
 import os, sys, rsmp
 def imported():
-    return [name for name in sys.argv[1:] if name in sys.modules]
+    return [name for name in sys.argv[2:] if name in sys.modules]
 def work(queue=None, writer=None):
     if queue is not None:
         queue.put(b"put")
         writer.send(["sent"])
     print(*imported(), flush=True)
 if __name__ == "__main__":
+    rsmp.set_start_method(sys.argv[1])
     reader, writer = rsmp.Pipe()
     queue = rsmp.Queue()
     process = rsmp.Process(target=work, args=(queue, writer))
@@ -76,10 +77,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_processes_pipes_queues_and_pools_need_no_threading_here_and_in_children(method, tmp_path):
     program = tmp_path / "program.py"
-    program.write_text(WORK.replace("reader, ", f"rsmp.set_start_method({method!r})\n    reader, ", 1))
-    done = subprocess.run(
-        [sys.executable, program, *BUT_FOR_LOCKS], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
-    )
+    program.write_text(WORK)
+    command = [sys.executable, program, method, *BUT_FOR_LOCKS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
@@ -196,7 +196,7 @@ def test_a_forked_child_waits_for_its_threads_whoever_imports_threading():
 def test_what_the_program_imports_is_the_module_itself(name):
     program = (
         "import sys, types, importlib, rsmp.pool, rsmp.connection, rsmp.queues\n"
-        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.synchronize\n"
+        f"if sys.argv[1] not in {BUT_FOR_LOCKS}: import rsmp.synchronize\n"
         "module = importlib.import_module(sys.argv[1])\n"
         "assert module is sys.modules[sys.argv[1]]\n"
         "assert module.__file__ == module.__spec__.origin\n"
@@ -313,7 +313,7 @@ def test_a_program_that_imports_one_has_all_of_it_then_and_not_later(name):
     """Its files may be out of reach later, its descriptors used up, its interpreter at its end."""
     program = (
         IMPORTED + "import rsmp.queues, rsmp.pool, rsmp.shared_memory, rsmp.connection, importlib\n"
-        "if sys.argv[1] not in ('queue', 'threading'): import rsmp.synchronize\n"
+        f"if sys.argv[1] not in {BUT_FOR_LOCKS}: import rsmp.synchronize\n"
         "if sys.argv[2] == 'statement': exec('import ' + sys.argv[1])\n"
         "elif sys.argv[2] == 'names': exec('from ' + sys.argv[1] + ' import *')\n"
         "else: importlib.import_module(sys.argv[1])\n"

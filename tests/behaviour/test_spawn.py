@@ -15,12 +15,16 @@ from under_test import submodule
 rsmp_only = pytest.mark.rsmp_only
 LONG = 60.0
 TESTS = os.path.dirname(os.path.dirname(__file__))
+OLDER = 2.1
+"""Seconds by which a program's file is older than the process where children get its code."""
 
 
-def run_program(tmp_path, text, *arguments, options=()):
+def run_program(tmp_path, text, *arguments, options=(), age=0.0):
+    """Run a program whose file has been there for ``age`` seconds; it finds modules in the file's folder as well."""
     script = tmp_path / "program.py"
     script.write_text(text)
-    environment = {**os.environ, "PYTHONPATH": TESTS}
+    time.sleep(age)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{TESTS}"}
     return subprocess.run(
         [sys.executable, *options, script, *arguments],
         env=environment,
@@ -443,18 +447,7 @@ if "--multiprocessing-fork" in sys.argv or "-c" in sys.orig_argv:
 @rsmp_only("the standard library compiles the main module in each child")
 def test_a_child_compiles_the_main_module_only_if_the_parent_may_have_another_one(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SEES_COMPILED)
-    script = tmp_path / "program.py"
-    script.write_text(KEEPS_ITS_CODE)
-    # The file has to be older than the program.
-    time.sleep(2.1)
-    done = subprocess.run(
-        [sys.executable, script],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{TESTS}"},
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-        stdin=subprocess.DEVNULL,
-    )
+    done = run_program(tmp_path, KEEPS_ITS_CODE, age=OLDER)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "first True True as it was",
@@ -472,5 +465,29 @@ def test_a_child_of_another_interpreter_compiles_the_main_module(tmp_path):
     script.write_text("answer = 42\n")
     wrong = b"another" + b"\0" * 100
     names = {}
-    exec(_child._main_code(str(script), wrong), names)
+    exec(_child._unpacked(str(script), wrong), names)
     assert names["answer"] == 42
+
+
+HAS_CODE_THAT_CANNOT_BE_SENT = """
+import sys
+def work():
+    print("worked", flush=True)
+if __name__ == "__main__":
+    if "again" not in globals():
+        again = True
+        with open(__file__) as file:
+            code = compile(file.read(), __file__, "exec")
+        exec(code.replace(co_consts=(*code.co_consts, object())), globals())
+    else:
+        import under_test
+        process = under_test.mp.get_context("spawn").Process(target=work)
+        process.start()
+        process.join()
+        sys.exit(process.exitcode)
+"""
+
+
+def test_a_main_module_whose_code_cannot_be_marshalled_starts_children(tmp_path):
+    done = run_program(tmp_path, HAS_CODE_THAT_CANNOT_BE_SENT, age=OLDER)
+    assert (done.returncode, done.stdout) == (0, "worked\n"), done.stderr
