@@ -75,7 +75,7 @@ pub struct Ring {
 impl Ring {
     pub fn create(limits: Limits) -> Result<Arc<Self>> {
         let file = Growing::create("rsmp-queue", HEADER)?;
-        let ring = Self::over(file, descriptor::event()?, limits);
+        let ring = Self::over(file, descriptor::event()?, limits, Pace::new());
         let header = ring.header();
         header.max_items.store(limits.items, Ordering::Relaxed);
         header.max_bytes.store(limits.bytes, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Ring {
         if len < HEADER as u64 {
             return Err(Error::corrupt("open a queue", "the descriptor is not a queue's"));
         }
-        let mut ring = Self::over(Growing::attach(file)?, event, Limits::default());
+        let mut ring = Self::over(Growing::attach(file)?, event, Limits::default(), Pace::attached());
         let header = ring.header();
         if header.magic.load(Ordering::Acquire) != MAGIC || header.version.load(Ordering::Relaxed) != VERSION {
             return Err(Error::corrupt("open a queue", "the descriptor is not a queue's, or of another version's"));
@@ -103,14 +103,14 @@ impl Ring {
         Ok(Arc::new(ring))
     }
 
-    fn over(file: Growing, event: OwnedFd, limits: Limits) -> Self {
+    fn over(file: Growing, event: OwnedFd, limits: Limits, pace: Pace) -> Self {
         Self {
             file,
             event,
             limits,
             item_spin: Spin::new(),
             room_spin: Spin::new(),
-            pace: Pace::new(),
+            pace,
             mapped: Mapped::default(),
             tail: Seen::new(),
             head: Seen::new(),

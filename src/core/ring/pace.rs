@@ -1,8 +1,8 @@
 //! Letting an active consumer catch up before the queue grows, and when it has grown.
 //!
 //! Touching fresh memory costs ten times what using warm memory again does. A producer that is about to grow the queue
-//! therefore first gives the consumers as long as the growth would cost, provided that they took something lately. At
-//! worst that doubles the cost of growing; mostly the queue stays as small as the consumers' lag.
+//! therefore first gives the consumers as long as the growth would cost, provided that they took something lately or may
+//! just be starting. At worst that doubles the cost of growing; mostly the queue stays as small as the consumers' lag.
 //!
 //! Where there is more work than CPUs, they may be waiting for this very CPU. Spinning soon stops being tried then. What
 //! growth costs is saved up instead, and the caller sleeps for it when it holds no lock any more (`pause`); the less often,
@@ -19,6 +19,7 @@ use crate::clock::{self, Deadline};
 use crate::ring::Ring;
 use crate::ring::layout::SEGMENT;
 use crate::sync::spin::Spin;
+use crate::sys::process;
 
 /// What fresh memory costs: 3 us for a page of 4 KiB of the stream, half of that for one of a slab. In a slab it costs the
 /// consumer, who maps it, as much again.
@@ -27,13 +28,20 @@ const NANOS_PER_KIB: u64 = 750;
 const SHORT: Duration = Duration::from_micros(60);
 /// and where that does not help, saved up for a sleep of this, when consumers get a CPU,
 const SLEEP: Duration = Duration::from_micros(300);
-/// or up to so many times longer when they do not catch up.
+/// or up to so many times more when they do not catch up.
 const SELDOM: usize = 64;
+/// So many sleeps follow each other until the consumers move: whoever has their CPU may keep it for a time slice.
+const SLEEPS: usize = 7;
+/// Bytes taken meanwhile for which a sleep was worth it: half of the growth that it was for.
+const WORTH: u64 = (SLEEP.as_nanos() as u64 / NANOS_PER_KIB) << 9;
 /// Bytes that may be queued before producers leave something to the consumers first; four messages, where those are long.
 const MUCH: u64 = 512 << 10;
 /// Bytes that the queue may grow to without waiting: with fewer, two that are equally quick wait for each other in turns.
 const LITTLE: u64 = MUCH / 2;
-/// A consumer that took something in this time is at work; others may have its CPU for a while.
+/// The same for longer messages: two of them, as long as that is no more than this.
+const LITTLE_FOR_LONG: u64 = 2 << 20;
+/// A consumer that took something in this time is at work; others may have its CPU for a while. One that never did may be
+/// starting when this process first looks.
 const LATELY: Duration = Duration::from_millis(2);
 
 /// What one process knows of the consumers' progress. Not shared.
@@ -41,7 +49,7 @@ const LATELY: Duration = Duration::from_millis(2);
 pub(super) struct Pace {
     /// The head when this process last looked,
     head: AtomicUsize,
-    /// and when it last saw another one: nanoseconds.
+    /// and when it last saw another one, or looked for the first time: nanoseconds.
     moved: AtomicUsize,
     /// Whether this process took something itself since it last looked.
     took: AtomicBool,
@@ -50,10 +58,17 @@ pub(super) struct Pace {
     /// and how many are worth a sleep.
     price: AtomicUsize,
     spin: Spin,
+    /// Where this process made the queue, its forks by then: without another one nobody else has it.
+    forks: Option<u32>,
 }
 
 impl Pace {
-    pub(super) const fn new() -> Self {
+    /// For a queue that this process makes.
+    pub(super) fn new() -> Self {
+        Self { forks: Some(process::forks()), ..Self::attached() }
+    }
+
+    pub(super) const fn attached() -> Self {
         Self {
             head: AtomicUsize::new(0),
             moved: AtomicUsize::new(0),
@@ -61,6 +76,7 @@ impl Pace {
             saved: AtomicUsize::new(0),
             price: AtomicUsize::new(SLEEP.as_nanos() as usize),
             spin: Spin::new(),
+            forks: None,
         }
     }
 
@@ -83,9 +99,17 @@ impl Pace {
             self.moved.store(now as usize, Ordering::Relaxed);
             return Consumers::Moving;
         }
+        let moved = match self.moved.load(Ordering::Relaxed) as u64 {
+            0 if self.forks == Some(process::forks()) => return Consumers::Away,
+            0 => {
+                self.moved.store(now as usize, Ordering::Relaxed);
+                now
+            }
+            moved => moved,
+        };
         // Another thread may have looked since.
-        let idle = now.saturating_sub(self.moved.load(Ordering::Relaxed) as u64);
-        if idle < LATELY.as_nanos() as u64 { Consumers::Halted } else { Consumers::Away }
+        let idle = Duration::from_nanos(now.saturating_sub(moved));
+        LATELY.checked_sub(idle).filter(|rest| !rest.is_zero()).map_or(Consumers::Away, Consumers::Halted)
     }
 
     /// Spins for `found` where that helps; whether it was found.
@@ -129,8 +153,8 @@ impl Pace {
 enum Consumers {
     /// They took something since the last look,
     Moving,
-    /// or not long before: somebody else may have their CPU.
-    Halted,
+    /// or not long before, and for so long still count as at work: somebody else may have their CPU.
+    Halted(Duration),
     Away,
 }
 
@@ -173,20 +197,27 @@ impl Ring {
     /// Sleeps for the growth that was not waited for. To be called without a lock.
     #[cold]
     pub fn pause(&self) {
-        let head = || self.header().get.mark.read().position;
+        let head = || self.header().get.mark.read();
         let before = head();
-        let backlog = self.header().put.mark.read().position.saturating_sub(before);
-        if backlog > 0 {
+        let worth = WORTH.min(self.queued_bytes() / 2);
+        let is_worth_it = || head().bytes - before.bytes >= worth;
+        let mut moves = false;
+        for _ in 0..SLEEPS {
+            // Consumers that have a CPU and take too little even so are slow.
+            if moves || is_worth_it() {
+                break;
+            }
+            moves = head().position > before.position;
             thread::sleep(SLEEP);
         }
-        self.pace.slept(head() - before >= backlog / 2);
+        self.pace.slept(is_worth_it());
     }
 
     /// Waits for a slab for `len` bytes to be freed, as long as a fresh one would cost, unless little is queued. Without a
     /// lock.
     #[cold]
     pub(super) fn await_slab(&self, len: u64) {
-        if self.queued_bytes() < LITTLE {
+        if self.queued_bytes() < LITTLE.max((2 * len).min(LITTLE_FOR_LONG)) {
             return;
         }
         let consumers = self.pace.look(self.header().get.mark.read().position, clock::now());
@@ -196,10 +227,14 @@ impl Ring {
             self.pace.wait(consumers, patience, found);
             return;
         }
-        if consumers != Consumers::Moving || self.pace.spins(consumers, found) {
+        if self.pace.spins(consumers, found) {
             return;
         }
-        let until = Deadline::after(patience);
+        let until = Deadline::after(match consumers {
+            Consumers::Moving => patience,
+            Consumers::Halted(rest) => patience.min(rest),
+            Consumers::Away => return,
+        });
         while !until.has_passed() && !found() {
             self.header().room.sleep(until, || !found());
         }
@@ -213,16 +248,31 @@ mod tests {
     const COST: usize = SLEEP.as_nanos() as usize;
 
     #[test]
-    fn consumers_are_away_until_the_head_moves_and_some_time_after() {
+    fn consumers_are_at_work_for_some_time_after_the_head_moved() {
         let pace = Pace::new();
         let lately = LATELY.as_nanos() as u64;
         let begin = 10 * lately;
-        assert_eq!(pace.look(0, begin), Consumers::Away);
         assert_eq!(pace.look(8, begin), Consumers::Moving);
-        assert_eq!(pace.look(8, begin + lately - 1), Consumers::Halted);
+        assert_eq!(pace.look(8, begin + lately - 1), Consumers::Halted(Duration::from_nanos(1)));
         assert_eq!(pace.look(8, begin + lately), Consumers::Away);
         assert_eq!(pace.look(16, begin + 2 * lately), Consumers::Moving);
-        assert_eq!(pace.look(16, begin), Consumers::Halted);
+        assert_eq!(pace.look(16, begin), Consumers::Halted(LATELY));
+    }
+
+    #[test]
+    fn consumers_that_never_took_anything_may_be_starting() {
+        let pace = Pace::attached();
+        let lately = LATELY.as_nanos() as u64;
+        let begin = 10 * lately;
+        assert_eq!(pace.look(0, begin), Consumers::Halted(LATELY));
+        assert_eq!(pace.look(0, begin + lately - 1), Consumers::Halted(Duration::from_nanos(1)));
+        assert_eq!(pace.look(0, begin + lately), Consumers::Away);
+        assert_eq!(pace.look(8, begin + 9 * lately), Consumers::Moving);
+    }
+
+    #[test]
+    fn nobody_is_starting_as_long_as_nobody_was_forked() {
+        assert_eq!(Pace::new().look(0, 1), Consumers::Away);
     }
 
     #[test]
@@ -234,7 +284,7 @@ mod tests {
         assert_eq!(pace.look(16, now), Consumers::Moving);
         pace.took();
         assert_eq!(pace.look(24, now), Consumers::Away);
-        assert_eq!(pace.look(24, now), Consumers::Halted);
+        assert_eq!(pace.look(24, now), Consumers::Halted(LATELY));
     }
 
     #[test]
@@ -248,7 +298,7 @@ mod tests {
     fn waits_for_halted_consumers_are_saved_up() {
         let pace = Pace::new();
         while !pace.is_due() {
-            assert!(!pace.wait(Consumers::Halted, SLEEP, || panic!("looked")));
+            assert!(!pace.wait(Consumers::Halted(LATELY), SLEEP, || panic!("looked")));
         }
         pace.slept(true);
         assert!(!pace.is_due());

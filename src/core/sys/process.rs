@@ -193,6 +193,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
 }
 
 static PID: AtomicU32 = AtomicU32::new(0);
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     /// The identity of this thread, zero until asked for.
@@ -228,6 +229,13 @@ pub struct ForkHooks {
     pub child: fn(),
 }
 
+/// How often this process and those it was forked from have forked, of which some attempts may have failed.
+#[must_use]
+pub fn forks() -> u32 {
+    watch_forks();
+    FORKS.load(Ordering::Relaxed)
+}
+
 static HOOKS: Mutex<Vec<ForkHooks>> = Mutex::new(Vec::new());
 
 /// Runs `hooks` at every later fork of this process and of its children.
@@ -252,6 +260,7 @@ fn each(hook: impl Fn(&ForkHooks) -> fn()) {
 }
 
 extern "C" fn prepare() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
     each(|hooks| hooks.prepare);
 }
 
