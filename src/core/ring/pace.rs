@@ -43,6 +43,9 @@ const LITTLE_FOR_LONG: u64 = 2 << 20;
 /// A consumer that took something in this time is at work; others may have its CPU for a while. One that never did may be
 /// starting when this process first looks.
 const LATELY: Duration = Duration::from_millis(2);
+/// With messages for which producers sleep, both times are so many times what one costs: getting that much memory from the
+/// host of a virtual machine may take twice as long.
+const LONGER: u32 = 2;
 
 /// What one process knows of the consumers' progress. Not shared.
 #[derive(Debug)]
@@ -88,8 +91,8 @@ impl Pace {
         }
     }
 
-    /// How the head has moved since this was last asked.
-    fn look(&self, head: u64, now: u64) -> Consumers {
+    /// How the head has moved since this was last asked; a consumer that moved in the time `lately` is at work.
+    fn look(&self, head: u64, now: u64, lately: Duration) -> Consumers {
         if self.took.load(Ordering::Relaxed) {
             self.took.store(false, Ordering::Relaxed);
             self.head.store(head as usize, Ordering::Relaxed);
@@ -102,14 +105,16 @@ impl Pace {
         let moved = match self.moved.load(Ordering::Relaxed) as u64 {
             0 if self.forks == Some(process::forks()) => return Consumers::Away,
             0 => {
-                self.moved.store(now as usize, Ordering::Relaxed);
-                now
+                // Never zero: that is nobody's.
+                let moved = (now + LATELY.as_nanos() as u64).saturating_sub(lately.as_nanos() as u64).max(1);
+                self.moved.store(moved as usize, Ordering::Relaxed);
+                moved
             }
             moved => moved,
         };
         // Another thread may have looked since.
         let idle = Duration::from_nanos(now.saturating_sub(moved));
-        LATELY.checked_sub(idle).filter(|rest| !rest.is_zero()).map_or(Consumers::Away, Consumers::Halted)
+        lately.checked_sub(idle).filter(|rest| !rest.is_zero()).map_or(Consumers::Away, Consumers::Halted)
     }
 
     /// Spins for `found` where that helps; whether it was found.
@@ -162,6 +167,10 @@ const fn cost(len: u64) -> Duration {
     Duration::from_nanos(len.saturating_mul(NANOS_PER_KIB) >> 10)
 }
 
+fn lately(len: u64) -> Duration {
+    LATELY.max(LONGER * cost(len))
+}
+
 impl Ring {
     /// Whether the segment after `head` is drained within the time that a new one would cost. Under the put lock.
     #[cold]
@@ -170,7 +179,7 @@ impl Ring {
         if wanted - head < 2 {
             return false;
         }
-        self.pace.wait(self.pace.look(taken(), clock::now()), cost(SEGMENT), || taken() / SEGMENT > head)
+        self.pace.wait(self.pace.look(taken(), clock::now(), LATELY), cost(SEGMENT), || taken() / SEGMENT > head)
     }
 
     /// Where much is queued and the consumers are at work, waits before a message of `len` bytes until one of them has gone
@@ -182,7 +191,7 @@ impl Ring {
         let queued = self.header().put.mark.read().bytes.saturating_sub(taken.bytes);
         if queued > MUCH.max(4 * len) {
             let goal = taken.position + step;
-            let consumers = self.pace.look(taken.position, clock::now());
+            let consumers = self.pace.look(taken.position, clock::now(), lately(len));
             self.pace.wait(consumers, cost(len), || self.header().get.mark.read().position >= goal);
         }
     }
@@ -220,7 +229,7 @@ impl Ring {
         if self.queued_bytes() < LITTLE.max((2 * len).min(LITTLE_FOR_LONG)) {
             return;
         }
-        let consumers = self.pace.look(self.header().get.mark.read().position, clock::now());
+        let consumers = self.pace.look(self.header().get.mark.read().position, clock::now(), lately(len));
         let found = || self.slabs().has_warm(len);
         let patience = cost(len);
         if patience <= SHORT {
@@ -231,8 +240,8 @@ impl Ring {
             return;
         }
         let until = Deadline::after(match consumers {
-            Consumers::Moving => patience,
-            Consumers::Halted(rest) => patience.min(rest),
+            Consumers::Moving => LONGER * patience,
+            Consumers::Halted(rest) => rest.min(LONGER * patience),
             Consumers::Away => return,
         });
         while !until.has_passed() && !found() {
@@ -252,11 +261,11 @@ mod tests {
         let pace = Pace::new();
         let lately = LATELY.as_nanos() as u64;
         let begin = 10 * lately;
-        assert_eq!(pace.look(8, begin), Consumers::Moving);
-        assert_eq!(pace.look(8, begin + lately - 1), Consumers::Halted(Duration::from_nanos(1)));
-        assert_eq!(pace.look(8, begin + lately), Consumers::Away);
-        assert_eq!(pace.look(16, begin + 2 * lately), Consumers::Moving);
-        assert_eq!(pace.look(16, begin), Consumers::Halted(LATELY));
+        assert_eq!(pace.look(8, begin, LATELY), Consumers::Moving);
+        assert_eq!(pace.look(8, begin + lately - 1, LATELY), Consumers::Halted(Duration::from_nanos(1)));
+        assert_eq!(pace.look(8, begin + lately, LATELY), Consumers::Away);
+        assert_eq!(pace.look(16, begin + 2 * lately, LATELY), Consumers::Moving);
+        assert_eq!(pace.look(16, begin, LATELY), Consumers::Halted(LATELY));
     }
 
     #[test]
@@ -264,15 +273,26 @@ mod tests {
         let pace = Pace::attached();
         let lately = LATELY.as_nanos() as u64;
         let begin = 10 * lately;
-        assert_eq!(pace.look(0, begin), Consumers::Halted(LATELY));
-        assert_eq!(pace.look(0, begin + lately - 1), Consumers::Halted(Duration::from_nanos(1)));
-        assert_eq!(pace.look(0, begin + lately), Consumers::Away);
-        assert_eq!(pace.look(8, begin + 9 * lately), Consumers::Moving);
+        assert_eq!(pace.look(0, begin, LATELY), Consumers::Halted(LATELY));
+        assert_eq!(pace.look(0, begin + lately - 1, LATELY), Consumers::Halted(Duration::from_nanos(1)));
+        assert_eq!(pace.look(0, begin + lately, LATELY), Consumers::Away);
+        assert_eq!(pace.look(8, begin + 9 * lately, LATELY), Consumers::Moving);
+    }
+
+    #[test]
+    fn long_messages_take_longer_but_no_longer_until_the_first_one() {
+        let long = 512 << 20;
+        let pace = Pace::attached();
+        let begin = 2 * lately(long).as_nanos() as u64;
+        assert_eq!(pace.look(0, begin, lately(long)), Consumers::Halted(LATELY));
+        assert_eq!(pace.look(8, begin, lately(long)), Consumers::Moving);
+        assert_eq!(pace.look(8, begin, lately(long)), Consumers::Halted(lately(long)));
+        assert_eq!(pace.look(8, begin, lately(1)), Consumers::Halted(LATELY));
     }
 
     #[test]
     fn nobody_is_starting_as_long_as_nobody_was_forked() {
-        assert_eq!(Pace::new().look(0, 1), Consumers::Away);
+        assert_eq!(Pace::new().look(0, 1, LATELY), Consumers::Away);
     }
 
     #[test]
@@ -280,11 +300,11 @@ mod tests {
         let pace = Pace::new();
         let now = 10 * LATELY.as_nanos() as u64;
         pace.took();
-        assert_eq!(pace.look(8, now), Consumers::Away);
-        assert_eq!(pace.look(16, now), Consumers::Moving);
+        assert_eq!(pace.look(8, now, LATELY), Consumers::Away);
+        assert_eq!(pace.look(16, now, LATELY), Consumers::Moving);
         pace.took();
-        assert_eq!(pace.look(24, now), Consumers::Away);
-        assert_eq!(pace.look(24, now), Consumers::Halted(LATELY));
+        assert_eq!(pace.look(24, now, LATELY), Consumers::Away);
+        assert_eq!(pace.look(24, now, LATELY), Consumers::Halted(LATELY));
     }
 
     #[test]
