@@ -311,6 +311,11 @@ pub(crate) mod process {
         PID.get()
     }
 
+    /// Every other process is one more fork, for everybody.
+    pub(crate) fn forks() -> u32 {
+        LAST.load(Ordering::Relaxed)
+    }
+
     /// From here on this process is dead for the others: the locks that it has are left as they are.
     pub(crate) fn die() {
         DYING.set(true);
