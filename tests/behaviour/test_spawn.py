@@ -362,6 +362,7 @@ if __name__ == "__main__":
     assert (ran.stdout, ran.stderr) == ("[[], [], []] [(1+9j)] []\n", "")
 
 
+@rsmp_only("from 3.14 on a standard child leaves the cycle as it is")
 def test_what_lives_to_the_end_of_a_spawned_child_is_finalized(tmp_path):
     """Files that nobody closed are written out, cycles of objects are taken apart, as in any program that ends."""
     program = """
