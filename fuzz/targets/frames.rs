@@ -121,11 +121,15 @@ fn stream(mut choices: Choices<'_>, socket: bool) {
 
 fn read(reader: &OwnedFd, space: usize, patience: Patience) -> Result<Vec<u8>, End> {
     let (transport, spin) = (Transport::default(), Spin::new());
-    let source = Source { fd: reader.as_fd(), transport: &transport, spin: &spin, patience };
+    let mut source = Source { fd: reader.as_fd(), transport: &transport, spin: &spin, patience, has_spun: false };
     let mut buffer = vec![MaybeUninit::new(0xee_u8); space];
     let (mut prefix, mut filled) = (Prefix::default(), 0);
-    let next = source.next(&mut prefix, &mut buffer, &mut filled, Deadline::NEVER).map_err(end)?;
-    match next.expect("no deadline has passed") {
+    let next = loop {
+        if let Some(next) = source.next(&mut prefix, &mut buffer, &mut filled, Deadline::NEVER).map_err(end)? {
+            break next;
+        }
+    };
+    match next {
         Next::Whole(length) => {
             assert!(length <= space && filled == length);
             Ok(initialised(&buffer[..length]))

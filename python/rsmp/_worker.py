@@ -26,13 +26,15 @@ def worker(
     if isinstance(inqueue, _rsmp.PoolEngine):
         _run_thread(inqueue, initializer, initargs)
         return
-    _admit_interrupts()
     if not isinstance(inqueue, _rsmp.PoolChannel):
+        _admit_interrupts()
         _stdlib.load("pool").worker(inqueue, outqueue, initializer, initargs, maxtasks, wrap_exception)
         return
     if maxtasks is not None and not (isinstance(maxtasks, int) and maxtasks >= 1):
         raise AssertionError(f"Maxtasks {maxtasks!r} is not valid")
     inqueue.enter()
+    # As late as that: between tasks Ctrl-C is the program's business, here it would be told of twice.
+    _admit_interrupts()
     if initializer is not None:
         try:
             initializer(*initargs)

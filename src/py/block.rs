@@ -17,9 +17,16 @@ const SLICE: Duration = Duration::from_millis(500);
 const SOMETHING: What = What::new(Kind::Other, 0, 0);
 
 /// Writes down what the thread waits for, for whoever asks why the program hangs.
+///
+/// The first time that takes a while, and what signal comes meanwhile does not end the wait: its handlers run here.
 #[inline]
-fn announce(what: What, deadline: Deadline) -> Option<Wait> {
-    (deadline != Deadline::PASSED).then(|| waits::begin(what, !deadline.is_never()))
+fn announce(py: Python<'_>, what: What, deadline: Deadline) -> PyResult<Option<Wait>> {
+    if deadline == Deadline::PASSED {
+        return Ok(None);
+    }
+    let wait = waits::begin(what, !deadline.is_never());
+    py.check_signals()?;
+    Ok(Some(wait))
 }
 
 /// Runs `step` detached until it gives a value or `deadline` passes (`None`).
@@ -40,7 +47,7 @@ where
     T: Send,
     F: FnMut(Deadline) -> rsmp_core::Result<Option<T>> + Send,
 {
-    let _wait = announce(what, deadline);
+    let _wait = announce(py, what, deadline)?;
     repeat(py, deadline, || step(deadline.capped(SLICE)))
 }
 
@@ -69,7 +76,7 @@ where
     T: Send,
     F: FnMut(Deadline) -> rsmp_core::Result<Option<T>> + Send,
 {
-    let _wait = announce(what, deadline);
+    let _wait = announce(py, what, deadline)?;
     repeat(py, deadline, || step(deadline))
 }
 

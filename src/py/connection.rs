@@ -354,7 +354,7 @@ impl Connection {
     fn wait_readable(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let (source, _) = self.source()?;
         let ready =
-            block::system_call_for(py, What::on(Kind::Receive, source.fd), Deadline::from_seconds(timeout), |until| {
+            block::until_for(py, What::on(Kind::Receive, source.fd), Deadline::from_seconds(timeout), |until| {
                 source.wait(until)
             })?;
         Ok(ready.is_some())
@@ -379,7 +379,10 @@ impl Connection {
 
     fn source(&self) -> PyResult<(Source<'_>, Deadline)> {
         let (patience, deadline) = self.patience();
-        Ok((Source { fd: self.fd()?, transport: &self.transport, spin: &self.spin, patience }, deadline))
+        Ok((
+            Source { fd: self.fd()?, transport: &self.transport, spin: &self.spin, patience, has_spun: false },
+            deadline,
+        ))
     }
 
     fn patience(&self) -> (Patience, Deadline) {
@@ -416,7 +419,7 @@ impl Connection {
 
     /// The next message into `space`, or only its length if it is longer.
     fn next(slf: &Bound<'_, Self>, space: &mut [MaybeUninit<u8>]) -> PyResult<Next> {
-        let (source, deadline) = slf.get().source()?;
+        let (mut source, deadline) = slf.get().source()?;
         let (mut prefix, mut filled) = (Prefix::default(), 0);
         let outcome =
             block::system_call(slf.py(), deadline, |until| source.next(&mut prefix, space, &mut filled, until));

@@ -1,10 +1,17 @@
 //! `rsmp._inspect` and `python -m rsmp doctor`: what the shared memory of a process says, read from outside.
 //!
 //! Nothing here writes, stops or signals anything: files are opened for reading through `/proc` and copied.
+//!
+//! # Safety
+//! Takes the name of this process through the C API, with references to the objects held.
+#![allow(unsafe_code)]
 
 use core::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+use pyo3::{ffi, intern};
 use rsmp_core::clock;
 use rsmp_core::ring::Depth;
 use rsmp_core::shm::arena;
@@ -15,13 +22,29 @@ use rsmp_core::sys::process::Identity;
 
 use crate::error::Failure;
 
-/// Has the engine ask `rsmp.process` for this process's name, when it first waits.
-pub(crate) fn name_processes() {
-    waits::name_by(|| Python::attach(|py| name(py).ok()));
+/// The standard library's `process` module, by its dictionary: its current process is everybody's.
+static PROCESS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+
+/// Has the engine ask for this process's name, when it first waits.
+pub(crate) fn name_processes(py: Python<'_>) -> PyResult<()> {
+    let module = py.import("rsmp._stdlib")?.getattr("package")?.getattr("process")?;
+    let dict = module.getattr("__dict__")?.cast_into::<PyDict>()?.unbind();
+    PROCESS.get_or_init(py, || dict);
+    waits::name_by(|| Python::attach(|py| name(py).ok().flatten()));
+    Ok(())
 }
 
-fn name(py: Python<'_>) -> PyResult<String> {
-    py.import("rsmp.process")?.call_method0("current_process")?.getattr("name")?.extract()
+/// Runs no Python code: what a signal's handler raised in it would be lost.
+fn name(py: Python<'_>) -> PyResult<Option<String>> {
+    let Some(module) = PROCESS.get(py) else { return Ok(None) };
+    let Some(process) = module.bind(py).get_item(intern!(py, "_current_process"))? else { return Ok(None) };
+    let attribute = intern!(py, "_name");
+    // SAFETY: both objects are alive; the result is a new reference, or null with an exception set.
+    let name = unsafe {
+        let name = ffi::PyObject_GenericGetAttr(process.as_ptr(), attribute.as_ptr());
+        Bound::from_owned_ptr_or_err(py, name)?
+    };
+    name.extract().map(Some)
 }
 
 /// Process and native thread, and whether the process lives.

@@ -139,7 +139,7 @@ mod _rsmp {
 
     #[pymodule_init]
     fn complete(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        super::inspect::name_processes();
+        super::inspect::name_processes(pyo3::Bound::py(module))?;
         super::sharedctypes::complete(pyo3::Bound::py(module))?;
         super::synchronize::complete(pyo3::Bound::py(module))
     }

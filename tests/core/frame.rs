@@ -174,9 +174,13 @@ fn ends(sockets: bool) -> (OwnedFd, OwnedFd) {
 /// Receives one message (8 MiB of it at most), the longer ones in two steps.
 fn receive(fd: &OwnedFd, transport: &Transport) -> rsmp_core::Result<Vec<u8>> {
     let spin = Spin::default();
-    let source = Source { fd: fd.as_fd(), transport, spin: &spin, patience: Patience::Endless };
-    let mut space = [MaybeUninit::uninit(); 100];
-    let next = source.next(&mut Prefix::default(), &mut space, &mut 0, Deadline::NEVER)?.unwrap();
+    let mut source = Source { fd: fd.as_fd(), transport, spin: &spin, patience: Patience::Endless, has_spun: false };
+    let (mut space, mut prefix, mut filled) = ([MaybeUninit::uninit(); 100], Prefix::default(), 0);
+    let next = loop {
+        if let Some(next) = source.next(&mut prefix, &mut space, &mut filled, Deadline::NEVER)? {
+            break next;
+        }
+    };
     let mut body = match next {
         Next::Whole(length) => return Ok(values(&space[..length])),
         Next::Length(length) => vec![MaybeUninit::uninit(); (length as usize).min(8 << 20)],
@@ -300,7 +304,8 @@ fn a_bounded_source_gives_up_at_its_deadline() {
     let (reader, writer) = socket::pair().unwrap();
     let mut writer = std::fs::File::from(writer);
     let (transport, spin) = (Transport::default(), Spin::default());
-    let source = Source { fd: reader.as_fd(), transport: &transport, spin: &spin, patience: Patience::Bounded };
+    let (fd, patience) = (reader.as_fd(), Patience::Bounded);
+    let mut source = Source { fd, transport: &transport, spin: &spin, patience, has_spun: false };
     let soon = || Deadline::after(core::time::Duration::from_millis(20));
     let mut space = [MaybeUninit::uninit(); 100];
     let (mut prefix, mut filled) = (Prefix::default(), 0);

@@ -181,12 +181,13 @@ def an_interrupt_ends_a_program_with_a_pool(ctx):
         os.killpg(program.pid, signal.SIGINT)
         with Within(1.0):
             _, error = program.communicate(timeout=10)
-        assert error.count("Traceback") == 1 and error.rstrip().endswith("KeyboardInterrupt"), (call, error)
+        assert error.count("Traceback (") == 1 and error.rstrip().endswith("KeyboardInterrupt"), (call, error)
         assert program.returncode in (1, -signal.SIGINT), (call, program.returncode)
 
 
 def started(ctx):
     """A program that is interrupted while the workers of its pool start."""
+    submodule("pool")
     print("ready", flush=True)
     with ctx.Pool(2) as pool:
         pool.map(sleep, range(4), 1)
@@ -194,14 +195,15 @@ def started(ctx):
 
 @case(standard="fails", limit=40)
 def an_interrupt_while_workers_start_ends_a_program_once(ctx):
-    for after in range(0, 400, 80):
+    # Not at once: the interpreter may lose what comes in the middle of an import.
+    for after in (10, 40, 80, 160, 320):
         program = spawn_program("started", ctx)
         assert program.stdout.readline() == "ready\n", program.stderr.read()
         time.sleep(after / 1000)
         os.killpg(program.pid, signal.SIGINT)
         with Within(1.5):
             _, error = program.communicate(timeout=10)
-        assert error.count("Traceback") == 1 and error.rstrip().endswith("KeyboardInterrupt"), (after, error)
+        assert error.count("Traceback (") == 1 and error.rstrip().endswith("KeyboardInterrupt"), (after, error)
 
 
 def raise_interrupt():

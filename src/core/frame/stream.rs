@@ -33,13 +33,15 @@ pub enum Patience {
     Bounded,
 }
 
-/// Where messages come from.
-#[derive(Clone, Copy, Debug)]
+/// Where a message comes from.
+#[derive(Debug)]
 pub struct Source<'call> {
     pub fd: BorrowedFd<'call>,
     pub transport: &'call Transport,
     pub spin: &'call Spin,
     pub patience: Patience,
+    /// Whether it has spun for the message: the kernel waits from then on.
+    pub has_spun: bool,
 }
 
 /// Which bytes of a message are to be read.
@@ -92,7 +94,7 @@ pub fn write(
 impl Source<'_> {
     /// Reads the next message, or only its length if it is longer than `space`. `filled` starts at 0.
     pub fn next(
-        &self,
+        &mut self,
         prefix: &mut Prefix,
         space: &mut [MaybeUninit<u8>],
         filled: &mut usize,
@@ -167,19 +169,26 @@ impl Source<'_> {
         Ok(ready.then_some(()))
     }
 
-    fn read_prefix(&self, prefix: &mut Prefix) -> core::result::Result<usize, Errno> {
+    fn read_prefix(&mut self, prefix: &mut Prefix) -> core::result::Result<usize, Errno> {
         if self.patience == Patience::Bounded {
             return socket::try_read(self.fd, self.transport, prefix.space());
         }
-        let found =
-            self.spin.until(Deadline::NEVER, || match socket::try_read(self.fd, self.transport, prefix.space()) {
+        let announced = || waits::begin(What::on(Kind::Receive, self.fd), false);
+        if !self.has_spun {
+            self.has_spun = true;
+            let look = || match socket::try_read(self.fd, self.transport, prefix.space()) {
                 Err(Errno::AGAIN) => None,
                 outcome => Some(outcome),
+            };
+            return self.spin.until(Deadline::NEVER, look).unwrap_or_else(|| {
+                // A thread's first announcement takes a while, too. What signal came meanwhile would not end the kernel's
+                // wait: its handlers run first.
+                drop(announced());
+                Err(Errno::INTR)
             });
-        found.unwrap_or_else(|| {
-            let _wait = waits::begin(What::on(Kind::Receive, self.fd), false);
-            socket::read_some(self.fd, self.transport, prefix.space())
-        })
+        }
+        let _wait = announced();
+        socket::read_some(self.fd, self.transport, prefix.space())
     }
 }
 

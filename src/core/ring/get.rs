@@ -182,7 +182,8 @@ impl Ring {
         }
     }
 
-    /// Takes one to `max` records into `batch`, waiting at most to `until`; returns how many, zero when it passed.
+    /// Takes one to `max` records into `batch`, waiting at most to `until`; returns how many, zero when it passed or a signal
+    /// came.
     pub fn get(self: &Arc<Self>, batch: &mut Batch, max: usize, until: Deadline) -> Result<usize> {
         self.get_with(batch, max, until, |_| {})
     }
@@ -207,23 +208,20 @@ impl Ring {
             if let Taken::Done(count) = taken {
                 return Ok(count);
             }
-            if until.has_passed() {
+            if until.has_passed() || self.wait(until) {
                 return Ok(0);
             }
-            self.wait(until);
         }
     }
 
-    /// Waits at most to `until` for something to get; returns early for any reason or none.
-    pub fn wait(&self, until: Deadline) {
+    /// Waits at most to `until` for something to get; returns early for any reason or none, and whether that was a signal.
+    pub fn wait(&self, until: Deadline) -> bool {
         let look = || {
             let now = clock::now();
             pause(now, now + LOOK);
             (!self.is_empty()).then_some(())
         };
-        if self.item_spin.until(until, look).is_none() {
-            self.header().items.sleep(until, || self.is_empty());
-        }
+        self.item_spin.until(until, look).is_none() && self.header().items.sleep(until, || self.is_empty())
     }
 
     /// Gives back the memory that a queue keeps between bursts. For calls that found it empty for a while.

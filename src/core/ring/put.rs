@@ -107,7 +107,8 @@ impl Ring {
         }
     }
 
-    /// Puts at least one of `parcels`, waiting at most to `until`; returns how many, zero when `until` passed.
+    /// Puts at least one of `parcels`, waiting at most to `until`; returns how many, zero when `until` passed or a
+    /// signal came.
     pub fn put(&self, parcels: &[Parcel<'_>], until: Deadline) -> Result<usize> {
         loop {
             let Some(guard) = self.lock_put(until)? else { return Ok(0) };
@@ -119,13 +120,14 @@ impl Ring {
             }
             let Some(first) = parcels.first() else { return Ok(0) };
             let is_full = || self.is_full_for(first.len());
-            if self.room_spin.until(until, || (!is_full()).then_some(())).is_none() {
-                self.header().room.sleep(until, is_full);
+            let found = self.room_spin.until(until, || (!is_full()).then_some(()));
+            if found.is_none() && self.header().room.sleep(until, is_full) {
+                return Ok(0);
             }
         }
     }
 
-    /// As `put` for one record of `parts`; `None` when `until` passed.
+    /// As `put` for one record of `parts`; `None` when `until` passed or a signal came.
     pub fn put_bytes(&self, tag: u8, parts: &[&[u8]], until: Deadline) -> Result<Option<()>> {
         let parcel = self.parcel(tag, parts)?;
         Ok((self.put(core::slice::from_ref(&parcel), until)? > 0).then_some(()))

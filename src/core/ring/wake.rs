@@ -11,24 +11,26 @@
 use crate::atomic::{Ordering, fence};
 use crate::clock::Deadline;
 use crate::ring::layout::Event;
-use crate::sys::futex;
+use crate::sys::futex::{self, Woken};
 
 impl Event {
-    /// Sleeps at most to `until` while `idle()`; returns early for any reason or none.
-    pub(super) fn sleep(&self, until: Deadline, idle: impl Fn() -> bool) {
+    /// Sleeps at most to `until` while `idle()`; returns early for any reason or none, and whether that was a signal.
+    pub(super) fn sleep(&self, until: Deadline, idle: impl Fn() -> bool) -> bool {
         if until.has_passed() {
-            return;
+            return false;
         }
         let generation = self.generation.load(Ordering::Acquire);
         self.sleepers.store(1, Ordering::Relaxed);
         // Against the fence in `has_sleepers`: either this sees what happened, or the waker sees the flag.
         fence(Ordering::SeqCst);
-        if idle() {
-            futex::wait(&self.generation, generation, until);
-            // There may be others, and the waker took the flag down.
-            self.sleepers.store(1, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+        if !idle() {
+            return false;
         }
+        let woken = futex::wait(&self.generation, generation, until);
+        // There may be others, and the waker took the flag down.
+        self.sleepers.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        woken == Woken::Interrupted
     }
 
     /// Wakes up to `count` sleepers. Call it after making visible what they wait for.

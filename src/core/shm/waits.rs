@@ -131,7 +131,7 @@ static TABLE: AtomicPtr<Table> = AtomicPtr::new(core::ptr::null_mut());
 
 static NAMER: OnceLock<fn() -> Option<String>> = OnceLock::new();
 
-/// Sets the function that knows this process's name; it is called once per process.
+/// Sets the function that knows this process's name; it is called once per process, in the middle of a wait.
 pub fn name_by(namer: fn() -> Option<String>) {
     let _ = NAMER.set(namer);
 }

@@ -139,13 +139,14 @@ impl<'py> Service<'_, 'py> {
             }
             let brief = self.woken.take().is_some_and(|woken| woken.elapsed() < Worker::WAKE);
             let nap = brief && watched == Watched::Another;
-            let why = block::until_for(py, TASKS, Deadline::NEVER, |slice| {
+            let woken = block::until_for(py, TASKS, Deadline::NEVER, |slice| {
                 if nap {
                     self.worker.nap();
                     return Ok(Some(Woken::Interrupted));
                 }
                 Ok(Some(self.worker.wait(slice)))
-            })?;
+            });
+            let why = heed(py, woken)?.flatten();
             heed_signals(py)?;
             if why == Some(Woken::TimedOut) {
                 if self.worker.owner_is_gone() {
@@ -264,11 +265,16 @@ impl<'py> Service<'_, 'py> {
     }
 }
 
-/// Runs signal handlers between tasks. Ctrl-C is meant for the program, whose pool's owner tells its workers what to do:
-/// it must not reach a later task, nor the end of the worker.
+/// Runs signal handlers between tasks.
 fn heed_signals(py: Python<'_>) -> PyResult<()> {
-    match py.check_signals() {
-        Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => Ok(()),
-        outcome => outcome,
+    heed(py, py.check_signals()).map(|_| ())
+}
+
+/// What came of running signal handlers between tasks; nothing for Ctrl-C. That is meant for the program, whose pool's owner
+/// tells its workers what to do: it must not reach a later task, nor the end of the worker.
+fn heed<T>(py: Python<'_>, outcome: PyResult<T>) -> PyResult<Option<T>> {
+    match outcome {
+        Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => Ok(None),
+        outcome => outcome.map(Some),
     }
 }
