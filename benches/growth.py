@@ -45,7 +45,8 @@ def producers(name: str, count: int) -> Points:
     from harness import library, peers, timed
     from scenarios.queue import produce
 
-    chosen, each = library(name), max(16_384 // count, 1)
+    # As many from each: its first message costs a new process some page faults and a wake.
+    chosen, each = library(name), 4_096
     queue = chosen.queue()
     with peers(chosen.context(), produce, *[(queue, range(each))] * count) as ends:
 
